@@ -1,0 +1,27 @@
+# demo | check | bench | install. Each target calls one script; see README.md.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+DESTDIR ?=
+export PREFIX SYSCONFDIR DESTDIR
+
+.PHONY: help demo check bench install clean
+help:
+	@echo "make demo                           install what is needed, build, boot 4 brokers, run jobs, shut down"
+	@echo "make check                          run all tests"
+	@echo "make bench                          measure, beside the figures of flux-core"
+	@echo "make install PREFIX= SYSCONFDIR= DESTDIR="
+
+demo:
+	@etc/build/demo.sh
+
+check:
+	@etc/build/check.sh
+
+bench:
+	@etc/build/bench.sh
+
+install:
+	@etc/build/install.sh
+
+clean:
+	cargo clean

@@ -1,0 +1,155 @@
+//! Who may connect, with which roles? (RFC 12; flux-core: modules/connector-local/local.c, behaviour)
+
+use super::client::{ClientIo, serve};
+use crate::service::{ClientId, ClientInfo, Cx, Interface, RpcError, Service};
+use flux_formats::errno;
+use flux_formats::msg::{Message, role};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+
+/// Largest message of a guest in bytes.
+const GUEST_FRAME_MAX: usize = 16 << 20;
+/// Largest message of an owner: the content limit (1 GiB) and room for the rest of the message.
+const OWNER_FRAME_MAX: usize = (1 << 30) + 64 * 1024;
+/// Pause of the accept loop when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The `connector-local` module.
+#[derive(Debug)]
+pub struct ConnectorLocal {
+    path: PathBuf,
+    allow_guest_user: bool,
+    allow_root_owner: bool,
+}
+
+impl ConnectorLocal {
+    /// Returns a connector that will listen at `path` (the path of attribute `local-uri`).
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        ConnectorLocal { path: path.into(), allow_guest_user: false, allow_root_owner: false }
+    }
+
+    fn roles(&self, owner: u32, userid: u32) -> u32 {
+        if userid == owner || (userid == 0 && self.allow_root_owner) {
+            role::OWNER
+        } else if self.allow_guest_user {
+            role::USER
+        } else {
+            role::NONE
+        }
+    }
+
+    fn read_config(config: &Value) -> Result<(bool, bool), RpcError> {
+        let flag = |name: &str| match config.get("access").and_then(|t| t.get(name)) {
+            None => Ok(false),
+            Some(Value::Bool(on)) => Ok(*on),
+            Some(other) => Err(RpcError::new(
+                errno::EINVAL,
+                format!("access.{name}: expected true or false, got {other}"),
+            )),
+        };
+        Ok((flag("allow-guest-user")?, flag("allow-root-owner")?))
+    }
+
+    fn on_accept(&mut self, cx: &mut Cx<'_>, stream: UnixStream) {
+        let Ok(cred) = stream.peer_cred() else { return };
+        let rolemask = self.roles(cx.owner, cred.uid());
+        let io = Rc::new(ClientIo::new(stream));
+        if rolemask == role::NONE {
+            cx.log_as_me(3, &format!("uid={} no assigned roles", cred.uid()));
+            // a client that has gone already does not mind
+            drop(io.welcome(u8::try_from(errno::EPERM).unwrap_or(1)));
+            return;
+        }
+        if io.welcome(0).is_err() {
+            return;
+        }
+        let info = ClientInfo { userid: cred.uid(), rolemask, pid: cred.pid().unwrap_or(-1) };
+        let id: ClientId = crate::service::new_uuid();
+        cx.client_up(id.clone(), info, io.clone());
+        let limit = if rolemask & role::OWNER != 0 { OWNER_FRAME_MAX } else { GUEST_FRAME_MAX };
+        let mailbox = cx.mailbox::<ConnectorLocal>();
+        cx.spawn_task(serve(io, id, limit, mailbox));
+    }
+
+    pub(super) fn on_client_down(&mut self, cx: &mut Cx<'_>, id: &ClientId, reason: Option<String>) {
+        if let Some(reason) = reason {
+            cx.log_as_me(4, &format!("dropped a client: {reason}"));
+        }
+        cx.client_down(id);
+    }
+}
+
+/// Binds the socket, replacing a stale one, and opens it to everyone (SO_PEERCRED decides).
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+impl Service for ConnectorLocal {
+    fn interfaces(&self) -> Vec<Interface> {
+        vec![Interface { service: "connector-local", methods: &[] }]
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
+        (self.allow_guest_user, self.allow_root_owner) = Self::read_config(&cx.config)?;
+        let listener = bind(&self.path).map_err(|err| {
+            let errnum = err.raw_os_error().and_then(|n| u32::try_from(n).ok()).unwrap_or(errno::EIO);
+            RpcError::new(errnum, format!("cannot listen at {}: {err}", self.path.display()))
+        })?;
+        let mailbox = cx.mailbox::<ConnectorLocal>();
+        cx.spawn_task(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        if mailbox.post(move |me, cx| me.on_accept(cx, stream)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(err) => {
+                        tracing::warn!(err = %err, "accept failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
+        cx.fail(&req, errno::ENOSYS, "");
+    }
+
+    fn stats(&mut self, cx: &mut Cx<'_>) -> Option<Value> {
+        Some(json!({
+            "server": cx.clients_stats(),
+            "allow_guest_user": self.allow_guest_user,
+            "allow_root_owner": self.allow_root_owner,
+        }))
+    }
+
+    fn config_prepare(&mut self, _cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
+        Self::read_config(config).map(drop)
+    }
+
+    fn config_commit(&mut self, cx: &mut Cx<'_>) {
+        if let Ok((guest, root)) = Self::read_config(&cx.config) {
+            (self.allow_guest_user, self.allow_root_owner) = (guest, root);
+        }
+    }
+
+    fn stop(&mut self, _cx: &mut Cx<'_>) -> bool {
+        // the path may be gone with the rundir
+        drop(std::fs::remove_file(&self.path));
+        true
+    }
+}

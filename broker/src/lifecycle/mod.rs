@@ -1,0 +1,10 @@
+//! What does the broker do in each state of its life? Drives [`crate::state_machine`]; services `state-machine`,
+//! `runat` and `shutdown`.
+
+mod cleanup;
+mod modules;
+mod program;
+mod service;
+
+pub use service::{Lifecycle, Options, post};
+pub use service::begin;

@@ -1,0 +1,147 @@
+//! How is the initial program (rc2) run, and how are scripts?
+
+use super::service::Lifecycle;
+use crate::children;
+use crate::service::Cx;
+use flux_process::{Command, SpawnError, WaitStatus};
+use std::ffi::OsString;
+use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
+
+/// Variables of an enclosing job or launcher that the initial program must not see.
+const REMOVED: &[&str] = &[
+    "FLUX_JOB_ID",
+    "FLUX_JOB_SIZE",
+    "FLUX_JOB_NNODES",
+    "FLUX_JOB_TMPDIR",
+    "FLUX_TASK_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "FLUX_KVS_NAMESPACE",
+    "FLUX_PROXY_REMOTE",
+    "FLUX_PMI_LIBRARY_PATH",
+    "I_MPI_PMI_LIBRARY",
+];
+const REMOVED_PREFIXES: &[&str] = &["PMI_", "SLURM_", "PMIX_", "PALS_"];
+
+/// Returns the environment for programs that the broker starts: its own without launcher variables, with
+/// `FLUX_URI` of this broker and the directory of the `flux` command at the end of PATH.
+pub fn environment(cx: &Cx<'_>) -> Vec<(OsString, OsString)> {
+    let removed = |name: &OsString| {
+        REMOVED.iter().any(|r| name == r)
+            || REMOVED_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
+    };
+    let mut env: Vec<(OsString, OsString)> =
+        std::env::vars_os().filter(|(name, _)| !removed(name) && name != "FLUX_URI" && name != "PATH").collect();
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(dir) = std::env::current_exe().ok().as_deref().and_then(std::path::Path::parent) {
+        let known = std::env::split_paths(&path).any(|entry| entry == dir);
+        if !known && dir.join("flux").exists() {
+            if !path.is_empty() {
+                path.push(":");
+            }
+            path.push(dir);
+        }
+    }
+    env.push(("PATH".into(), path));
+    if let Some(uri) = cx.attrs.get("local-uri") {
+        env.push(("FLUX_URI".into(), uri.into()));
+    }
+    env
+}
+
+/// Starts a command with the broker's stdio and waits for it; resolves to its exit code.
+pub(super) fn run(cx: &Cx<'_>, argv: Vec<String>) -> impl Future<Output = Result<i32, std::io::Error>> + use<> {
+    let mut command = Command::new(argv.first().cloned().unwrap_or_default());
+    command.args(argv.into_iter().skip(1)).env(environment(cx)).null(0);
+    let child = command.spawn();
+    async move {
+        let child = child.map_err(|err| std::io::Error::from_raw_os_error(err.errnum()))?;
+        children::wait(child).await.map(WaitStatus::exit_code)
+    }
+}
+
+/// Returns the argument vector of the initial program: an interactive shell, `sh -c TEXT`, or the words.
+fn program_argv(words: &[String]) -> Vec<String> {
+    let shell = || std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".to_owned());
+    match words {
+        [] => vec![shell()],
+        [text] => vec![shell(), "-c".to_owned(), text.clone()],
+        words => words.to_vec(),
+    }
+}
+
+impl Lifecycle {
+    /// Starts the initial program; its end posts rc2-success or rc2-fail and decides the exit code.
+    pub(super) fn start_program(&mut self, cx: &mut Cx<'_>) {
+        let argv = program_argv(&self.options.initial_program);
+        let name = argv.first().cloned().unwrap_or_default();
+        let mut command = Command::new(name.clone());
+        command.args(argv.into_iter().skip(1)).env(environment(cx));
+        let started = command.spawn().and_then(|child| {
+            let watch = flux_process::PidFd::open(child.pid()).map_err(SpawnError::Resources)?;
+            Ok((child, watch))
+        });
+        match started {
+            Ok((child, watch)) => {
+                self.rc2 = Some(watch);
+                cx.spawn(children::wait(child), |me: &mut Lifecycle, cx, result| {
+                    me.rc2 = None;
+                    let code = result.map_or(1, WaitStatus::exit_code);
+                    if me.exit_code == 0 {
+                        me.exit_code = code;
+                    }
+                    me.post(cx, if code == 0 { "rc2-success" } else { "rc2-fail" });
+                });
+            }
+            Err(err) => {
+                let cause = std::error::Error::source(&err).map(ToString::to_string).unwrap_or_default();
+                cx.log(3, "broker", &format!("initial program {err}: {cause}"));
+                self.exit_code = err.exit_code();
+                self.post(cx, "rc2-fail");
+            }
+        }
+    }
+
+    /// Runs the script of an attribute whose value differs from the built-in step, then goes on.
+    pub(super) fn run_site_script(&mut self, cx: &mut Cx<'_>, attr: &str, stage: &'static str) {
+        let script = cx.attrs.get(attr).unwrap_or("").to_owned();
+        if script.is_empty() || script == format!("flux modprobe {stage}") {
+            self.site_script_done(cx, stage, true);
+            return;
+        }
+        let run = run(cx, vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()]);
+        cx.spawn(run, move |me: &mut Lifecycle, cx, result| {
+            match &result {
+                Ok(0) => {}
+                Ok(code) => cx.log(3, "broker", &format!("{stage}: '{script}' exited with {code}")),
+                Err(err) => cx.log(3, "broker", &format!("{stage}: '{script}': {err}")),
+            }
+            me.site_script_done(cx, stage, matches!(result, Ok(0)));
+        });
+    }
+
+    fn site_script_done(&mut self, cx: &mut Cx<'_>, stage: &str, ok: bool) {
+        if !ok && self.exit_code == 0 {
+            self.exit_code = 1;
+        }
+        match (stage, ok) {
+            ("rc1", true) => self.post(cx, "rc1-success"),
+            ("rc1", false) if cx.attrs.get("broker.recovery-mode").is_some() => self.post(cx, "rc1-ignorefail"),
+            ("rc1", false) => self.post(cx, "rc1-fail"),
+            _ => self.unload_next(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::program_argv;
+
+    #[test]
+    fn one_word_is_a_shell_line() {
+        let words = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        assert_eq!(program_argv(&words(&["a", "b"])), ["a", "b"]);
+        assert_eq!(program_argv(&words(&["echo hi"]))[1..], ["-c", "echo hi"]);
+        assert_eq!(program_argv(&[]).len(), 1);
+    }
+}

@@ -1,0 +1,433 @@
+//! The actor: takes events, enters states, answers those who wait for them.
+
+use crate::service::{Cx, Interface, Method, RpcError, Service, TimerId};
+use crate::state_machine::{State, next};
+use flux_formats::errno;
+use flux_formats::fsd::Fsd;
+use flux_formats::idset::IdSet;
+use flux_formats::msg::{Message, NODEID_UPSTREAM};
+use flux_process::{PidFd, Signal};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// What the command line decided.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Initial program; empty means an interactive shell.
+    pub initial_program: Vec<String>,
+    /// Standard modules are not loaded (`-Sbroker.rc1_path=`).
+    pub bare: bool,
+}
+
+/// The lifecycle driver.
+#[derive(Debug)]
+pub struct Lifecycle {
+    pub(super) options: Options,
+    state: State,
+    since: Instant,
+    pub(super) exit_code: i32,
+    waiters: Vec<Message>,
+    monitors: Vec<(Message, u32)>,
+    shutdowns: Vec<Message>,
+    pub(super) cleanup: Vec<Vec<String>>,
+    pub(super) rc2: Option<PidFd>,
+    online: IdSet,
+    quorum: u64,
+    quorum_warning: Option<TimerId>,
+    had_children: bool,
+    pub(super) loaded: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct MonitorRequest {
+    r#final: u32,
+}
+
+#[derive(Deserialize)]
+struct PostRequest {
+    event: String,
+    #[serde(default)]
+    error: bool,
+}
+
+#[derive(Deserialize)]
+struct PushRequest {
+    name: String,
+    commands: Vec<String>,
+}
+
+/// Posts a state machine event from another service of this broker.
+pub fn post(cx: &mut Cx<'_>, event: &'static str) {
+    cx.to::<Lifecycle>("state-machine", move |me, cx| me.post(cx, event));
+}
+
+impl Lifecycle {
+    /// Returns the driver in its first state.
+    pub fn new(options: Options) -> Self {
+        Lifecycle {
+            options,
+            state: State::LoadBuiltins,
+            since: Instant::now(),
+            exit_code: 0,
+            waiters: Vec::new(),
+            monitors: Vec::new(),
+            shutdowns: Vec::new(),
+            cleanup: Vec::new(),
+            rc2: None,
+            online: IdSet::default(),
+            quorum: 1,
+            quorum_warning: None,
+            had_children: false,
+            loaded: Vec::new(),
+        }
+    }
+
+    /// Takes an event; one that means nothing in this state is ignored.
+    pub fn post(&mut self, cx: &mut Cx<'_>, event: &str) {
+        let Some(to) = next(self.state, event) else { return };
+        let from = self.state;
+        let spent = Fsd::from(self.since.elapsed());
+        let text = format!("{event}: {}->{} {spent}", from.name(), to.name());
+        cx.log(6, "broker", &text);
+        self.tell_shutdowns(cx, &text);
+        if from == to {
+            return;
+        }
+        (self.state, self.since) = (to, Instant::now());
+        self.tell_monitors(cx);
+        self.enter(cx, event);
+    }
+
+    fn enter(&mut self, cx: &mut Cx<'_>, event: &str) {
+        match self.state {
+            State::LoadBuiltins => {}
+            State::Join => self.join(cx),
+            State::ConfigSync => self.config_sync(cx),
+            State::Init => {
+                crate::overlay::accept(cx);
+                self.load_modules(cx);
+            }
+            State::Quorum => self.enter_quorum(cx),
+            State::Run => self.run(cx),
+            State::Cleanup => self.begin_cleanup(cx),
+            State::Shutdown => {
+                if event.ends_with("-fail") && self.exit_code == 0 {
+                    self.exit_code = 1;
+                }
+                self.stop_rc2();
+                self.children_changed(cx);
+            }
+            State::Finalize => self.unload_modules(cx),
+            State::Goodbye => self.goodbye(cx),
+            State::UnloadBuiltins => {
+                for request in std::mem::take(&mut self.shutdowns) {
+                    cx.fail(&request, errno::ENODATA, "");
+                }
+                self.unload_builtins(cx);
+            }
+            State::Exit => {
+                let code = self.exit_code;
+                cx.request_exit(code);
+            }
+        }
+    }
+
+    fn join(&mut self, cx: &mut Cx<'_>) {
+        if cx.rank() == 0 {
+            self.post(cx, "parent-none");
+        } else {
+            // the overlay posts parent-ready or parent-fail
+            crate::overlay::join(cx);
+        }
+    }
+
+    fn config_sync(&mut self, cx: &mut Cx<'_>) {
+        if cx.rank() == 0 {
+            self.post(cx, "sync-none");
+            return;
+        }
+        self.follow_parent(cx);
+        crate::modules::config::sync(cx, |cx, result| match result {
+            Ok(()) => post(cx, "sync-success"),
+            Err(err) => {
+                cx.log(3, "broker", &format!("configuration of the leader: {err}"));
+                post(cx, "sync-fail");
+            }
+        });
+    }
+
+    /// Shuts down when the parent does.
+    fn follow_parent(&mut self, cx: &mut Cx<'_>) {
+        let body = json!({ "final": State::Shutdown as u32 });
+        let req = cx.request("state-machine.monitor", NODEID_UPSTREAM, &body);
+        cx.rpc_stream_upstream(req, |me: &mut Lifecycle, cx, result| {
+            let state = result.ok().and_then(|msg| msg.payload_json::<Value>().ok());
+            let state = state.and_then(|body| body.get("state").and_then(Value::as_u64)).unwrap_or(0);
+            if state >= State::Shutdown as u64 {
+                me.post(cx, "shutdown");
+            }
+        });
+    }
+
+    fn enter_quorum(&mut self, cx: &mut Cx<'_>) {
+        let req = cx.request_any("groups.join", &json!({ "name": "broker.online" }));
+        cx.rpc(req, |_: &mut Lifecycle, cx, result| {
+            if let Err(err) = result {
+                cx.log(3, "broker", &format!("joining broker.online: {err}"));
+            }
+        });
+        if cx.rank() != 0 {
+            self.post(cx, "quorum-full");
+            return;
+        }
+        let size = u64::from(cx.size());
+        self.quorum = cx.attrs.get("broker.quorum").and_then(|v| v.parse().ok()).unwrap_or(size).clamp(1, size);
+        self.warn_when_delayed(cx);
+        let req = cx.request_any("groups.get", &json!({ "name": "broker.online" }));
+        cx.rpc_stream(req, |me: &mut Lifecycle, cx, result| {
+            let Ok(msg) = result else { return };
+            let body: Value = msg.payload_json().unwrap_or_default();
+            if let Some(online) = body.get("members").and_then(Value::as_str).and_then(|m| m.parse().ok()) {
+                me.online_changed(cx, online);
+            }
+        });
+    }
+
+    fn warn_when_delayed(&mut self, cx: &mut Cx<'_>) {
+        let after = cx.attrs.get("broker.quorum-warn").and_then(|v| v.parse::<Fsd>().ok());
+        let Some(after) = after.and_then(Fsd::to_duration).filter(|d| !d.is_zero()) else { return };
+        self.quorum_warning = Some(cx.timer(after, |me: &mut Lifecycle, cx| {
+            me.quorum_warning = None;
+            if me.state == State::Quorum {
+                let all = IdSet::from_range(0, cx.size().saturating_sub(1));
+                let missing = all.difference(&me.online);
+                cx.log(3, "broker", &format!("quorum delayed: waiting for ranks {missing}"));
+            }
+        }));
+    }
+
+    fn online_changed(&mut self, cx: &mut Cx<'_>, online: IdSet) {
+        let came = online.difference(&self.online);
+        if !came.is_empty() && cx.size() > 1 {
+            cx.log(6, "broker", &format!("online: ranks {came}"));
+        }
+        self.online = online;
+        if self.state == State::Quorum && self.online.count() >= self.quorum {
+            if let Some(timer) = self.quorum_warning.take() {
+                cx.cancel_timer(timer);
+            }
+            self.post(cx, "quorum-full");
+        }
+    }
+
+    fn run(&mut self, cx: &mut Cx<'_>) {
+        for request in std::mem::take(&mut self.waiters) {
+            cx.respond_empty(&request);
+        }
+        if cx.rank() != 0 {
+            return;
+        }
+        if cx.attrs.get("broker.rc2_none").is_some() {
+            self.post(cx, "rc2-none");
+        } else {
+            self.start_program(cx);
+        }
+    }
+
+    /// Called by the overlay whenever a child came or went.
+    pub fn children_changed(&mut self, cx: &mut Cx<'_>) {
+        let count = cx.child_count();
+        self.had_children |= count > 0;
+        if self.state == State::Shutdown && count == 0 {
+            self.post(cx, if self.had_children { "children-complete" } else { "children-none" });
+        }
+    }
+
+    fn goodbye(&mut self, cx: &mut Cx<'_>) {
+        if cx.rank() == 0 {
+            self.post(cx, "goodbye");
+        } else {
+            crate::overlay::goodbye(cx);
+        }
+    }
+
+    /// The parent is gone: the instance ended above, so this broker ends too, with an error.
+    pub fn parent_lost(&mut self, cx: &mut Cx<'_>) {
+        if self.state < State::Shutdown && self.exit_code == 0 {
+            self.exit_code = 1;
+        }
+        self.post(cx, "parent-fail");
+        if self.state == State::Goodbye {
+            self.post(cx, "goodbye");
+        }
+    }
+
+    /// Handles a deadly signal: begins the shutdown.
+    pub fn on_signal(&mut self, cx: &mut Cx<'_>, name: &str) {
+        cx.log(6, "broker", &format!("{name}: shutting down"));
+        if self.state == State::Run {
+            self.stop_rc2();
+        }
+        self.post(cx, "shutdown");
+    }
+
+    /// Ends the initial program, if it runs.
+    pub(super) fn stop_rc2(&mut self) {
+        if let Some(rc2) = &self.rc2 {
+            // it may have ended a moment ago
+            drop(rc2.send_signal(Signal::SIGTERM));
+        }
+    }
+
+    fn tell_monitors(&mut self, cx: &mut Cx<'_>) {
+        let state = self.state as u32;
+        let monitors = std::mem::take(&mut self.monitors);
+        for (request, last) in monitors {
+            cx.respond(&request, &json!({ "state": state }));
+            if state >= last {
+                cx.fail(&request, errno::ENODATA, "");
+            } else {
+                self.monitors.push((request, last));
+            }
+        }
+    }
+
+    fn tell_shutdowns(&mut self, cx: &mut Cx<'_>, text: &str) {
+        for request in self.shutdowns.clone() {
+            cx.respond(&request, &json!({ "log": format!("broker.info[{}]: {text}\n", cx.rank()) }));
+        }
+    }
+
+    fn wait(&mut self, cx: &mut Cx<'_>, req: Message) {
+        match self.state {
+            State::Run => cx.respond_empty(&req),
+            state if state > State::Run => cx.fail(&req, errno::ENOENT, "broker has surpassed RUN state"),
+            _ => self.waiters.push(req),
+        }
+    }
+
+    fn monitor(&mut self, cx: &mut Cx<'_>, req: Message) {
+        if !cx.require_streaming(&req) {
+            return;
+        }
+        let Some(MonitorRequest { r#final: last }) = cx.decode(&req) else { return };
+        let state = self.state as u32;
+        cx.respond(&req, &json!({ "state": state }));
+        if state >= last {
+            cx.fail(&req, errno::ENODATA, "");
+        } else {
+            self.monitors.push((Message { payload: None, ..req }, last));
+        }
+    }
+
+    fn shutdown_start(&mut self, cx: &mut Cx<'_>, req: Message) {
+        if cx.rank() != 0 {
+            cx.fail(&req, errno::EINVAL, "shutdown may only be initiated on rank 0");
+        } else if self.state >= State::Cleanup {
+            cx.fail(&req, errno::EINVAL, "shutdown is already in progress");
+        } else if cx.require_streaming(&req) {
+            self.shutdowns.push(Message { payload: None, ..req });
+            self.stop_rc2();
+            self.post(cx, "shutdown");
+        }
+    }
+
+    fn push(&mut self, cx: &mut Cx<'_>, req: &Message) {
+        let Some(PushRequest { name, commands }) = cx.decode(req) else { return };
+        if name != "cleanup" {
+            cx.fail(req, errno::ENOENT, &format!("{name}: only the list 'cleanup' takes commands"));
+            return;
+        }
+        self.cleanup.extend(commands.into_iter().map(|c| vec!["/bin/sh".to_owned(), "-c".to_owned(), c]));
+        cx.respond_empty(req);
+    }
+}
+
+impl Service for Lifecycle {
+    fn interfaces(&self) -> Vec<Interface> {
+        const STATE_MACHINE: &[Method] = &[
+            Method::user("get"),
+            Method::user("wait"),
+            Method::owner("monitor"),
+            Method::owner("post"),
+            Method::owner("sd-notify"),
+        ];
+        const RUNAT: &[Method] = &[Method::owner("push")];
+        const SHUTDOWN: &[Method] = &[Method::owner("start")];
+        vec![
+            Interface { service: "state-machine", methods: STATE_MACHINE },
+            Interface { service: "runat", methods: RUNAT },
+            Interface { service: "shutdown", methods: SHUTDOWN },
+        ]
+    }
+
+    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
+        Ok(())
+    }
+
+    fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
+        match req.topic.as_str() {
+            "state-machine.get" => {
+                let body = json!({"state": self.state.name(), "duration": self.since.elapsed().as_secs_f64()});
+                cx.respond(&req, &body);
+            }
+            "state-machine.wait" => self.wait(cx, req),
+            "state-machine.monitor" => self.monitor(cx, req),
+            "state-machine.post" => {
+                if let Some(PostRequest { event, error }) = cx.decode(&req) {
+                    if error && self.exit_code == 0 {
+                        self.exit_code = 1;
+                    }
+                    self.post(cx, &event);
+                    cx.respond_empty(&req);
+                }
+            }
+            "state-machine.sd-notify" => cx.respond_empty(&req),
+            "runat.push" => self.push(cx, &req),
+            _ => self.shutdown_start(cx, req),
+        }
+    }
+
+    fn on_disconnect(&mut self, _cx: &mut Cx<'_>, msg: &Message) {
+        self.waiters.retain(|request| request.sender() != msg.sender());
+        self.monitors.retain(|(request, _)| request.sender() != msg.sender());
+        self.shutdowns.retain(|request| request.sender() != msg.sender());
+    }
+}
+
+/// Signals that end the instance.
+const DEADLY: &[(&str, fn() -> tokio::signal::unix::SignalKind)] = &[
+    ("SIGHUP", tokio::signal::unix::SignalKind::hangup),
+    ("SIGINT", tokio::signal::unix::SignalKind::interrupt),
+    ("SIGQUIT", tokio::signal::unix::SignalKind::quit),
+    ("SIGTERM", tokio::signal::unix::SignalKind::terminate),
+    ("SIGALRM", tokio::signal::unix::SignalKind::alarm),
+];
+
+/// Starts the life of a broker whose built-in services are loaded.
+///
+/// # Errors
+/// A signal handler cannot be installed.
+pub fn begin(hub: &mut crate::service::Hub) -> Result<(), RpcError> {
+    let mut streams = Vec::new();
+    for (name, kind) in DEADLY {
+        let stream = tokio::signal::unix::signal(kind())
+            .map_err(|err| RpcError::new(errno::EINVAL, format!("{name}: {err}")))?;
+        streams.push((*name, stream));
+    }
+    hub.core().call_service("state-machine", move |me: &mut Lifecycle, cx| {
+        for (name, mut stream) in streams {
+            let mailbox = cx.mailbox::<Lifecycle>();
+            cx.spawn_task(async move {
+                while stream.recv().await.is_some() {
+                    if mailbox.post(move |me, cx| me.on_signal(cx, name)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        me.post(cx, "builtins-success");
+    });
+    Ok(())
+}

@@ -1,0 +1,2 @@
+//! Module `content`: blobs by hash (RFC 10).
+pub mod local;

@@ -1,0 +1,50 @@
+//! How does the job manager ask for a job to be run? Typed calls, without encoding (RFC 32 is the wire form).
+//!
+//! Every call is queued and runs after the caller's turn; calls of one service arrive in order. Answers come
+//! as [`crate::modules::job_manager::api::ExecEvent`].
+
+use super::JobExec;
+use crate::service::Cx;
+use flux_formats::jobid::JobId;
+use serde_json::Value;
+use std::rc::Rc;
+
+/// Service name of job-exec.
+pub const SERVICE: &str = "job-exec";
+
+/// A job to run (RFC 32 `job-exec.start`).
+#[derive(Clone, Debug)]
+pub struct StartRequest {
+    /// The job.
+    pub id: JobId,
+    /// The job's user.
+    pub userid: u32,
+    /// The jobspec, with its environment: the shell gets it as it is.
+    pub jobspec: Rc<Value>,
+    /// R of the job (RFC 20).
+    pub r: Rc<Value>,
+    /// The job was started before the broker restarted: find its shells, do not start new ones.
+    pub reattach: bool,
+    /// The signed jobspec, for an IMP; `None` when nobody needs it.
+    pub j: Option<Rc<str>>,
+}
+
+/// Asks for a job to be run. Answers are exec events; the last is `Release` with `last`.
+///
+/// Returns false when job-exec is not loaded.
+pub fn start(cx: &mut Cx<'_>, request: StartRequest) -> bool {
+    cx.to::<JobExec>(SERVICE, move |exec, cx| exec.on_start(cx, request))
+}
+
+/// Tells of an exception of a job, whoever raised it; severity 0 ends the job's shells.
+pub fn exception(cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
+    let kind = kind.to_owned();
+    cx.to::<JobExec>(SERVICE, move |exec, cx| exec.on_exception(cx, id, severity, &kind));
+}
+
+/// Tells of another time limit of a running job: seconds since the epoch, 0 for none.
+pub fn expiration(cx: &mut Cx<'_>, id: JobId, expiration: f64) {
+    cx.to::<JobExec>(SERVICE, move |exec, cx| {
+        exec.on_expiration(cx, id, expiration);
+    });
+}

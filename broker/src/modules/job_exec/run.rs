@@ -1,0 +1,297 @@
+//! How is a job started, and what do the agents report of its shells?
+
+use super::JobExec;
+use super::api::StartRequest;
+use super::job::{Job, ranks_of, signal_text};
+use super::mock::Mock;
+use crate::modules::job_manager::api::{self as manager, ExecEvent};
+use crate::modules::kvs::{Txn, local as kvs};
+use crate::modules::rexec::agent::{self, ShellReport, StartHeader};
+use crate::service::{Cx, RpcError};
+use flux_formats::errno;
+use flux_formats::idset::IdSet;
+use flux_formats::jobid::{Encoding, JobId};
+use flux_formats::msg::Message;
+use flux_process::WaitStatus;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// Exit codes of a shell that could not be run, as wait statuses: not executable, not found, node unreachable.
+const NOT_EXECUTABLE: i32 = WaitStatus::exited(126).0;
+const NOT_FOUND: i32 = WaitStatus::exited(127).0;
+const UNREACHABLE: i32 = WaitStatus::exited(68).0;
+/// Severity of losing a shell that the job can do without.
+const CRITICAL_CONDITION: u8 = 2;
+
+/// The part of the shell's input document that is the same on all ranks.
+#[derive(Serialize)]
+struct Document<'a> {
+    jobspec: &'a Value,
+    #[serde(rename = "R")]
+    r: &'a Value,
+    #[serde(rename = "J", skip_serializing_if = "Option::is_none")]
+    j: Option<&'a str>,
+}
+
+impl JobExec {
+    /// Runs a job.
+    pub(super) fn on_start(&mut self, cx: &mut Cx<'_>, request: StartRequest) {
+        let id = request.id;
+        if self.jobs.contains_key(&id) {
+            cx.log_as_me(3, &format!("{id}: start request for a job that runs already"));
+            return;
+        }
+        let Some(ranks) = ranks_of(&request.r) else {
+            self.jobs.insert(id, Job::new(id, request.userid, request.r, IdSet::default()));
+            self.fatal(cx, id, "R names no ranks");
+            return;
+        };
+        let mut job = Job::new(id, request.userid, request.r.clone(), ranks);
+        job.multiuser = request.userid != cx.owner;
+        let mock = Mock::of(&request.jobspec);
+        let refusal = match &mock {
+            Err(text) => Some(text.clone()),
+            Ok(Some(_)) if job.multiuser && !self.config.mock_guests => {
+                Some("guests may not use test execution".to_owned())
+            }
+            Ok(None) if job.multiuser && self.config.imp.is_none() => {
+                Some("unable to run a multiuser job: no IMP is configured (exec.imp)".to_owned())
+            }
+            Ok(_) => None,
+        };
+        let mock = mock.ok().flatten();
+        if let Some(text) = refusal {
+            job.active.clear();
+            self.jobs.insert(id, job);
+            self.fatal(cx, id, &text);
+        } else if request.reattach {
+            self.lost_in_restart(cx, job);
+        } else if let Some(mock) = mock {
+            self.start_mock(cx, job, mock);
+        } else {
+            self.start_shells(cx, job, &request);
+        }
+    }
+
+    /// A job that ran when the instance went down: its shells went with it, and it is never run twice.
+    fn lost_in_restart(&mut self, cx: &mut Cx<'_>, mut job: Job) {
+        let id = job.id;
+        job.start_told = true;
+        job.active.clear();
+        job.status = WaitStatus::signaled(9, false).0;
+        self.jobs.insert(id, job);
+        self.fatal(cx, id, "job shells were lost when the instance restarted");
+    }
+
+    fn start_shells(&mut self, cx: &mut Cx<'_>, mut job: Job, request: &StartRequest) {
+        let id = job.id;
+        let namespace = id.guest_namespace();
+        let create = move |me: &mut JobExec, cx: &mut Cx<'_>, result: Result<(), RpcError>| {
+            if let Err(err) = result {
+                me.fatal(cx, id, &format!("failed to create guest namespace: {err}"));
+            }
+        };
+        // calls of one service arrive in order: what follows sees the namespace
+        kvs::namespace_create(cx, &namespace, job.userid, create);
+        let mut link = Txn::new();
+        link.symlink(&id.kvs_key("guest"), Some(&namespace), ".");
+        kvs::commit(cx, "primary", link, move |me: &mut JobExec, cx, result| {
+            if let Err(err) = result {
+                me.fatal(cx, id, &format!("failed to link guest namespace: {err}"));
+            }
+        });
+        job.has_namespace = true;
+        job.event("init");
+        job.event("starting");
+        let ranks = job.ranks.clone();
+        self.jobs.insert(id, job);
+        self.flush_log(cx, id);
+        let body = match self.start_body(request) {
+            Ok(body) => body,
+            Err(err) => {
+                self.fatal(cx, id, &format!("failed to encode the shell's input: {err}"));
+                return;
+            }
+        };
+        self.arm_expiration(cx, id);
+        for rank in &ranks {
+            if rank == cx.rank() {
+                let report = move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
+                agent::start_local(cx, body.clone(), report);
+            } else {
+                let report = move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
+                agent::start_remote(cx, rank, body.clone(), report);
+            }
+        }
+    }
+
+    fn start_body(&self, request: &StartRequest) -> Result<bytes::Bytes, serde_json::Error> {
+        let shell = self.config.job_shell.clone();
+        let id = request.id.0.to_string();
+        let argv = match &self.config.imp {
+            Some(imp) if request.userid != nix::unistd::getuid().as_raw() => {
+                vec![imp.clone(), "exec".to_owned(), shell, id]
+            }
+            _ => vec![shell, id],
+        };
+        let document = Document { jobspec: &request.jobspec, r: &request.r, j: request.j.as_deref() };
+        agent::start_body(&StartHeader { id: request.id, argv }, &document)
+    }
+
+    /// Writes what is pending of the exec eventlog.
+    pub(super) fn flush_log(&mut self, cx: &mut Cx<'_>, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.has_namespace && !job.log.is_empty()) else {
+            return;
+        };
+        let mut txn = Txn::new();
+        txn.append("exec.eventlog", job.log.as_bytes());
+        job.log.clear();
+        kvs::commit(cx, &id.guest_namespace(), txn, move |_: &mut JobExec, cx, result| {
+            if let Err(err) = result {
+                cx.log_as_me(3, &format!("{id}: exec.eventlog: {err}"));
+            }
+        });
+    }
+
+    // ---- reports --------------------------------------------------------------------------------------
+
+    fn on_report(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, report: ShellReport) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            if let ShellReport::Ended(end) = &report
+                && !end.output.is_empty()
+            {
+                log_output(cx, id, rank, &end.output);
+            }
+            return;
+        };
+        match report {
+            ShellReport::Started => {
+                if job.shell_started(rank) {
+                    manager::exec_event(cx, id, ExecEvent::Start);
+                }
+            }
+            ShellReport::Ended(end) => {
+                if !end.output.is_empty() {
+                    job.event_with(
+                        "log",
+                        &json!({
+                            "component": "flux-shell", "stream": "stderr", "rank": rank.to_string(),
+                            "data": end.output,
+                        }),
+                    );
+                    log_output(cx, id, rank, &end.output);
+                }
+                self.shell_ended(cx, id, rank, end.status);
+            }
+            ShellReport::Failed(err) => self.shell_failed(cx, id, rank, &err),
+        }
+    }
+
+    /// A shell ended, by its own report or the agent's.
+    pub(super) fn shell_ended(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, status: i32) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.shell_ended(rank, Some(status)) {
+            return;
+        }
+        let alone = job.size() == 1;
+        let before_barrier = job.barrier.passed == 0 && !job.exception;
+        let signal = WaitStatus(status).signal();
+        if !alone {
+            self.break_barrier(cx, id);
+            if let Some(signal) = signal {
+                self.shell_killed(cx, id, rank, signal);
+            } else if before_barrier {
+                let host = self.jobs.get(&id).map(|job| job.host(rank)).unwrap_or_default();
+                self.fatal(cx, id, &format!("{host} (ranks {rank}) terminated before first barrier"));
+            }
+        }
+        self.check_complete(cx, id);
+    }
+
+    fn shell_killed(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, signal: i32) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let shell_rank = job.shell_rank(rank);
+        let text = format!("shell rank {shell_rank} (on {}): {}", job.host(rank), signal_text(signal));
+        if shell_rank == 0 || job.is_critical(rank) {
+            self.fatal(cx, id, &text);
+        } else {
+            self.lost_shell(cx, id, rank, &text);
+        }
+    }
+
+    /// The job goes on without a shell: an exception that is not fatal, and the leader shell is told.
+    fn lost_shell(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, text: &str) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let event = ExecEvent::Exception {
+            severity: CRITICAL_CONDITION,
+            kind: "node-failure".to_owned(),
+            note: text.to_owned(),
+            userid: None,
+        };
+        manager::exec_event(cx, id, event);
+        let Some(leader) = job.ranks.first().filter(|leader| job.active.contains(*leader)) else { return };
+        let topic = format!("{}-shell-{}.exception", job.userid, id.encode(Encoding::F58Plain));
+        let body = json!({
+            "type": "lost-shell", "severity": CRITICAL_CONDITION, "shell_rank": job.shell_rank(rank), "message": "",
+        });
+        let req = Message::request(topic, leader, flux_formats::msg::json_payload(&body).ok());
+        // no answer is waited for: the leader shell may be about to end
+        cx.notify(req);
+    }
+
+    /// A shell could not be started, or its node is lost.
+    fn shell_failed(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, err: &RpcError) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.shell_ended(rank, None) {
+            return;
+        }
+        let (host, critical, shell_rank) = (job.host(rank), job.is_critical(rank), job.shell_rank(rank));
+        job.status = job.status.max(match err.errnum {
+            errno::EPERM | errno::EACCES => NOT_EXECUTABLE,
+            errno::EHOSTUNREACH => UNREACHABLE,
+            _ => NOT_FOUND,
+        });
+        self.break_barrier(cx, id);
+        match err.errnum {
+            errno::EHOSTUNREACH if !critical => {
+                self.lost_shell(cx, id, rank, &format!("node failure on {host} (shell rank {shell_rank})"));
+            }
+            errno::EHOSTUNREACH => self.fatal(cx, id, &format!("node failure on {host} (rank {rank})")),
+            errno::ENOSYS => {
+                self.fatal(cx, id, &format!("rexec service is not loaded on {host} (rank {rank})"));
+            }
+            _ => {
+                let text = format!("job shell exec error on broker {host} (rank {rank}): {err}");
+                self.fatal(cx, id, &text);
+            }
+        }
+        self.check_complete(cx, id);
+    }
+
+    // ---- fatal errors ---------------------------------------------------------------------------------
+
+    /// Raises a fatal exception of type `exec`, once per job, and ends the shells.
+    pub(super) fn fatal(&mut self, cx: &mut Cx<'_>, id: JobId, note: &str) {
+        self.fatal_of_type(cx, id, "exec", note);
+        let signal = self.config.term_signal;
+        self.begin_kill(cx, id, signal.number());
+        self.check_complete(cx, id);
+    }
+
+    /// Raises a fatal exception, once per job.
+    pub(super) fn fatal_of_type(&mut self, cx: &mut Cx<'_>, id: JobId, kind: &str, note: &str) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.exception) else { return };
+        job.exception = true;
+        let event =
+            ExecEvent::Exception { severity: 0, kind: kind.to_owned(), note: note.to_owned(), userid: None };
+        manager::exec_event(cx, id, event);
+    }
+}
+
+fn log_output(cx: &mut Cx<'_>, id: JobId, rank: u32, output: &str) {
+    let output: Rc<str> = output.trim_end().into();
+    for line in output.lines() {
+        cx.log_as_me(3, &format!("{id}: flux-shell[{rank}]: stderr: {line}"));
+    }
+}

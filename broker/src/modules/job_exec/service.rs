@@ -1,0 +1,109 @@
+//! The execution service's actor.
+
+use super::config::Config;
+use super::job::Job;
+use crate::modules::job_manager::api as manager;
+use crate::service::{Cx, Interface, Method, RpcError, Service};
+use flux_formats::errno;
+use flux_formats::jobid::JobId;
+use flux_formats::msg::Message;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+const METHODS: &[Method] = &[
+    Method::user("critical-ranks"),
+    Method::user("shell-barrier"),
+    Method::user("shell-exit"),
+    Method::owner("expiration"),
+    Method::owner("override"),
+];
+
+/// The `job-exec` module.
+#[derive(Debug, Default)]
+pub struct JobExec {
+    pub(super) config: Config,
+    pub(super) jobs: HashMap<JobId, Job>,
+}
+
+impl Service for JobExec {
+    fn interfaces(&self) -> Vec<Interface> {
+        vec![Interface { service: super::api::SERVICE, methods: METHODS }]
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
+        self.config = Config::read(&cx.config)?;
+        manager::exec_hello(cx);
+        Ok(())
+    }
+
+    fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
+        match req.topic.method() {
+            "shell-barrier" => self.on_barrier(cx, req),
+            "shell-exit" => self.on_shell_exit(cx, &req),
+            "critical-ranks" => self.on_critical_ranks(cx, &req),
+            "expiration" => self.on_expiration_request(cx, &req),
+            "override" => self.on_override(cx, &req),
+            _ => cx.fail(&req, errno::ENOSYS, ""),
+        }
+    }
+
+    fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {
+        let config = &self.config;
+        let jobs: Map<String, Value> = self.jobs.values().map(|job| (job.id.to_string(), job_stats(job))).collect();
+        let max_kill = config.effective_max_kill_timeout().as_secs_f64();
+        let seconds = |limit: Option<std::time::Duration>| limit.map_or(-1.0, |limit| limit.as_secs_f64());
+        Some(json!({
+            "method": "bulk-exec",
+            "kill-timeout": config.kill_timeout.as_secs_f64(),
+            "term-signal": config.term_signal.name(),
+            "kill-signal": config.kill_signal.name(),
+            "max-kill-count": config.max_kill_count,
+            "max-kill-timeout": seconds(config.max_kill_timeout),
+            "effective-max-kill-timeout": max_kill,
+            "jobs": jobs,
+            "config": {
+                "default_cwd": crate::modules::rexec::agent::DEFAULT_CWD,
+                "default_job_shell": config.job_shell,
+                "exec_service": "rexec",
+                "default_barrier_timeout": seconds(config.barrier_timeout),
+                "shell_exit_timeout": seconds(config.shell_exit_timeout),
+                "sdexec_stop_timer_sec": max_kill.ceil(),
+                "sdexec_stop_timer_signal": 10,
+                "sdexec_constrain_resources": 0,
+            },
+        }))
+    }
+
+    fn config_prepare(&mut self, _cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
+        Config::read(config).map(drop)
+    }
+
+    fn config_commit(&mut self, cx: &mut Cx<'_>) {
+        if let Ok(config) = Config::read(&cx.config) {
+            self.config = config;
+        }
+    }
+}
+
+/// Returns what `job-exec.stats-get` shows of a job.
+fn job_stats(job: &Job) -> Value {
+    json!({
+        "implementation": if job.mock.is_some() { "testexec" } else { "bulk-exec" },
+        "ns": job.id.guest_namespace(),
+        "critical_ranks": job.critical.to_string(),
+        "multiuser": i32::from(job.multiuser),
+        "has_namespace": i32::from(job.has_namespace),
+        "exception_in_progress": i32::from(job.exception),
+        "started": i32::from(job.start_told),
+        "running": i32::from(job.start_told && !job.ending),
+        "finalizing": i32::from(job.ending),
+        "expiration": job.expiration,
+        "kill_timeout": 5.0,
+        "kill_count": job.killing.tasks,
+        "kill_shell_count": job.killing.shells,
+        "total_shells": job.size(),
+        "active_shells": job.active.count(),
+        "active_ranks": job.active.to_string(),
+    })
+}

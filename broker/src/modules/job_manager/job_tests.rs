@@ -1,0 +1,143 @@
+//! Random event orders keep a job's invariants.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+const READY: Surroundings = Surroundings { queue_started: true, exec_ready: true };
+
+fn job() -> Job {
+    Job::new(JobId(1), Rc::new(json!({"attributes": {"system": {"duration": 0}}})))
+}
+
+fn fatal() -> Event {
+    Event::Exception(Exception {
+        kind: "cancel".into(),
+        severity: 0,
+        note: String::new(),
+        userid: Some(0),
+        wait_status: None,
+        from_exec: false,
+    })
+}
+
+/// Performs steps as the driver does, until the job waits for somebody; returns the names of the events posted.
+fn settle(job: &mut Job, around: Surroundings) -> Vec<String> {
+    let mut posted = Vec::new();
+    for _ in 0..20 {
+        let Some(step) = job.next_step(around) else { return posted };
+        match step {
+            Step::Post(event) => {
+                job.apply(&event, 1.0).unwrap();
+                posted.push(event.name().into_owned());
+            }
+            Step::Enqueue => job.alloc = Alloc::Queued(job.priority.unwrap_or(0)),
+            Step::Dequeue | Step::CancelAndForget => job.alloc = Alloc::None,
+            Step::Prioritize => job.alloc = Alloc::Pending(job.priority.unwrap_or(0)),
+            Step::Cancel => job.alloc = Alloc::Cancelling,
+            Step::Start => job.exec = Exec::Requested,
+            Step::Retire => job.marks.retiring = true,
+        }
+    }
+    panic!("the job does not settle: {job:?}");
+}
+
+fn submitted() -> Job {
+    let mut job = job();
+    job.apply(&Event::Submit { userid: 5, urgency: 16, flags: 0 }, 1.0).unwrap();
+    job.apply(&Event::Validate, 1.0).unwrap();
+    job
+}
+
+#[test]
+fn the_life_of_a_job() {
+    let mut job = submitted();
+    assert_eq!(settle(&mut job, READY), ["depend", "priority"]);
+    assert_eq!(job.alloc, Alloc::Queued(16));
+    job.alloc = Alloc::None;
+    job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
+    assert!(settle(&mut job, READY).is_empty());
+    assert_eq!(job.exec, Exec::Requested);
+    job.apply(&Event::Start, 1.0).unwrap();
+    job.apply(&Event::Finish { status: 0 }, 1.0).unwrap();
+    assert!(settle(&mut job, READY).is_empty());
+    job.apply(&Event::Release { ranks: "all".into(), last: true }, 1.0).unwrap();
+    assert_eq!(settle(&mut job, READY), ["free", "clean"]);
+    assert_eq!(job.end, Some(End::Finish { status: 0 }));
+}
+
+#[test]
+fn held_and_cancelled_while_pending() {
+    let mut job = submitted();
+    settle(&mut job, READY);
+    job.alloc = Alloc::Pending(16);
+    job.apply(&Event::Urgency { userid: 0, urgency: 0 }, 1.0).unwrap();
+    assert_eq!(settle(&mut job, READY), ["priority"]);
+    assert_eq!(job.alloc, Alloc::Cancelling);
+    job.apply(&fatal(), 1.0).unwrap();
+    assert_eq!(settle(&mut job, READY), ["clean"]);
+    assert_eq!(job.state, State::Inactive);
+}
+
+#[test]
+fn cancelled_between_alloc_and_start_is_never_started() {
+    let mut job = submitted();
+    settle(&mut job, Surroundings { exec_ready: false, ..READY });
+    job.alloc = Alloc::None;
+    job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
+    job.exec = Exec::Intended;
+    job.apply(&fatal(), 1.0).unwrap();
+    assert_eq!(settle(&mut job, READY), ["free", "clean"]);
+}
+
+#[test]
+fn paths() {
+    let mut spec = json!({"attributes": {"system": {"duration": 0}}});
+    set_path(&mut spec, "attributes.system.duration", &json!(60));
+    set_path(&mut spec, "attributes.user.a.b", &json!("x"));
+    assert_eq!(spec, json!({"attributes": {"system": {"duration": 60}, "user": {"a": {"b": "x"}}}}));
+    set_path(&mut spec, "attributes.user", &Value::Null);
+    set_path(&mut spec, "attributes.system.duration.x", &json!(1));
+    assert_eq!(spec, json!({"attributes": {"system": {"duration": 60}}}));
+}
+
+proptest! {
+    /// Whatever comes in whatever order: the job settles, resources are freed exactly when they were given, and a
+    /// fatal exception always leads to INACTIVE once execution is over.
+    #[test]
+    fn invariants(script in prop::collection::vec(0..12u8, 0..60)) {
+        let mut job = submitted();
+        let (mut given, mut freed) = (0, 0);
+        for action in script {
+            let around = Surroundings { queue_started: action != 9, exec_ready: action != 10 };
+            match action {
+                0 | 1 => if let Alloc::Queued(p) = job.alloc { job.alloc = Alloc::Pending(p) },
+                2 | 3 => if matches!(job.alloc, Alloc::Pending(_) | Alloc::Cancelling) && job.state == State::Sched {
+                    job.alloc = Alloc::None;
+                    job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
+                    given += 1;
+                },
+                4 => if job.alloc == Alloc::Cancelling { job.alloc = Alloc::None; job.marks.request_stale = false },
+                5 => drop(job.apply(&Event::Urgency { userid: 0, urgency: 3 }, 1.0)),
+                6 => drop(job.apply(&Event::Urgency { userid: 0, urgency: 0 }, 1.0)),
+                7 => if job.exec == Exec::Requested { drop(job.apply(&Event::Finish { status: 1 }, 1.0)) },
+                8 => if job.exec == Exec::Requested && job.state == State::Cleanup {
+                    job.apply(&Event::Release { ranks: "all".into(), last: true }, 1.0).unwrap();
+                },
+                11 => drop(job.apply(&fatal(), 1.0)),
+                _ => {}
+            }
+            freed += settle(&mut job, around).iter().filter(|name| *name == "free").count();
+            prop_assert!(freed <= given && given <= 1);
+            prop_assert_eq!(job.marks.has_resources, given > freed);
+            prop_assert!(job.state != State::Inactive || given == freed);
+        }
+        drop(job.apply(&fatal(), 1.0));
+        settle(&mut job, READY);
+        if job.exec == Exec::Requested {
+            job.apply(&Event::Release { ranks: "all".into(), last: true }, 1.0).unwrap();
+            settle(&mut job, READY);
+        }
+        prop_assert_eq!(job.state, State::Inactive);
+    }
+}

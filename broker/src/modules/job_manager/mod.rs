@@ -1,0 +1,39 @@
+//! What happens to a job between its submission and its end? The job manager (rank 0).
+//!
+//! It owns the life of every job: the RFC 21 state machine ([`state`]), the eventlogs, the journal, the queues, and
+//! who is asked to do what next (scheduler, execution). Other local services talk to it through [`api`].
+//!
+//! Pure: `state` (the table), `job` (one job and its next step), `event`, `queue`, `annotate`, `inactive`, `history`.
+//! The actor: `service` (state and methods), `post` (events and steps), `commit` (one commit per turn), and a file per
+//! family of requests.
+
+mod alloc;
+mod annotate;
+pub mod api;
+mod change;
+mod commit;
+mod config;
+mod event;
+mod exec;
+mod history;
+mod inactive;
+mod job;
+mod journal;
+mod names;
+mod ports;
+mod post;
+mod purge;
+mod query;
+mod queue;
+mod raise;
+mod restart;
+mod service;
+pub mod state;
+mod submit;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use ports::SchedRequest;
+pub use service::JobManager;

@@ -1,0 +1,24 @@
+//! The overlay: how do brokers find, trust and watch each other?
+//!
+//! ```text
+//!  child: connect ─> CURVE ─> overlay.hello ─> parent checks version, rank, identity ─> joined
+//!  then: requests, responses, events as one-part ZeroMQ messages (RFC 3 encoding); control: status, heartbeat
+//!  loss: peer Down ─> RPCs across it EHOSTUNREACH, subtree leaves every group, status lost
+//! ```
+
+mod health;
+mod hello;
+mod link;
+mod service;
+mod status;
+pub mod topology;
+
+pub use service::{Overlay, accept, goodbye, join};
+pub use status::SubtreeStatus;
+
+use std::time::Duration;
+
+/// Returns how often peers prove that they live, and after which silence they are lost.
+pub fn heartbeat() -> flux_zmtp::Heartbeat {
+    flux_zmtp::Heartbeat { interval: Duration::from_secs(4), timeout: Duration::from_secs(12) }
+}

@@ -1,0 +1,3 @@
+//! The broker's only unsafe code, behind safe functions.
+
+pub(crate) mod async_fd;

@@ -1,0 +1,107 @@
+//! Which broker does a URI mean? Argument, else `FLUX_URI`, else the system instance's socket.
+
+use std::path::{Path, PathBuf};
+
+use crate::{ConnectOptions, Error, Handle, attr};
+
+/// Environment variable that names the broker to talk to.
+pub const FLUX_URI: &str = "FLUX_URI";
+/// Directory of the system instance's socket, fixed when the program is built.
+pub const RUNDIR_DEFAULT: &str = match option_env!("FLUX_BUILD_RUNDIR") {
+    Some(dir) => dir,
+    None => "/run/flux",
+};
+
+/// Returns the URI that is used when a program names none: `FLUX_URI`, else `local://RUNDIR/local`.
+pub fn default_uri() -> String {
+    match std::env::var(FLUX_URI) {
+        Ok(uri) if !uri.is_empty() => uri,
+        _ => format!("local://{RUNDIR_DEFAULT}/local"),
+    }
+}
+
+/// Returns the socket path of a `local://` URI.
+///
+/// # Errors
+/// [`Error::Uri`] for another scheme or an empty path.
+pub fn local_path(uri: &str) -> Result<PathBuf, Error> {
+    let bad = |reason| Error::Uri {
+        uri: uri.to_owned(),
+        reason,
+    };
+    let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("it has no SCHEME://"))?;
+    match scheme {
+        "local" => {
+            let path = rest.trim_end_matches([' ', '\t']);
+            if path.is_empty() {
+                Err(bad("it has no path"))
+            } else {
+                Ok(Path::new(path).to_owned())
+            }
+        }
+        "ssh" => Err(bad("the ssh connector is not available yet")),
+        _ => Err(bad("only local:// is supported")),
+    }
+}
+
+/// Returns true for an ancestor reference: `.`, `..`, `../..`, `/`.
+pub fn is_ancestor_path(uri: &str) -> bool {
+    uri.starts_with(['.', '/'])
+}
+
+/// Resolves an ancestor reference to a native URI: `.` this instance, `..` its parent, `/` the root instance.
+///
+/// # Errors
+/// [`Error::Uri`] for other path elements, and whatever connecting and `attr.get` give.
+pub fn resolve_ancestor(path: &str, options: &ConnectOptions) -> Result<String, Error> {
+    let bad = || Error::Uri {
+        uri: path.to_owned(),
+        reason: "only '.', '..' and '/' name an instance",
+    };
+    let mut up = 0u32;
+    let to_root = path == "/";
+    if !to_root {
+        for element in path.split('/').filter(|e| !e.is_empty()) {
+            match element {
+                "." => {}
+                ".." => up += 1,
+                _ => return Err(bad()),
+            }
+        }
+        if path.starts_with('/') {
+            return Err(bad());
+        }
+    }
+    let mut uri = default_uri();
+    loop {
+        if !to_root && up == 0 {
+            return Ok(uri);
+        }
+        let mut handle = Handle::open_with(Some(&uri), options)?;
+        let level = attr::get(&mut handle, "instance-level")?;
+        if level.trim() == "0" {
+            return Ok(uri);
+        }
+        uri = attr::get(&mut handle, "parent-uri")?;
+        up = up.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_paths() {
+        assert_eq!(
+            local_path("local:///run/flux/local \t").unwrap(),
+            Path::new("/run/flux/local")
+        );
+        for bad in ["", "x", "local://", "ssh://host/p", "foo://x"] {
+            assert!(local_path(bad).is_err(), "{bad}");
+        }
+        assert!(resolve_ancestor("/x", &ConnectOptions::default()).is_err());
+        assert!(resolve_ancestor("./x", &ConnectOptions::default()).is_err());
+        assert!(is_ancestor_path("..") && !is_ancestor_path("local:///x"));
+    }
+}

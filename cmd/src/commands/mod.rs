@@ -1,0 +1,238 @@
+//! The table of sub-commands: one name, one line of help, one function each.
+
+mod attr;
+mod bulksubmit;
+mod dmesg;
+mod env;
+mod event;
+mod job;
+mod kvs;
+mod logger;
+mod module;
+mod ping;
+mod run;
+mod start;
+mod submit;
+mod version;
+
+use clap::{ArgMatches, Command};
+
+use crate::common::ctx::{Ctx, Style};
+use crate::common::error::CmdResult;
+
+/// A sub-command.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The word on the command line.
+    pub(crate) name: &'static str,
+    /// One line of help.
+    pub(crate) about: &'static str,
+    /// How it words its errors.
+    pub(crate) style: Style,
+    /// True when lists do not show it.
+    pub(crate) hidden: bool,
+    /// What it is.
+    pub(crate) kind: Kind,
+}
+
+/// What a sub-command is.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// A function with options.
+    Leaf {
+        /// Adds the options.
+        args: fn(Command) -> Command,
+        /// Does the work.
+        run: fn(&Ctx, &ArgMatches) -> CmdResult,
+    },
+    /// A list of further sub-commands.
+    Group(&'static [Entry]),
+    /// A command of the original that this version does not have yet.
+    Missing,
+}
+
+/// Makes a leaf whose errors look like those of the original's C programs.
+pub(crate) const fn plain(
+    name: &'static str,
+    about: &'static str,
+    args: fn(Command) -> Command,
+    run: fn(&Ctx, &ArgMatches) -> CmdResult,
+) -> Entry {
+    Entry {
+        name,
+        about,
+        style: Style::Plain,
+        hidden: false,
+        kind: Kind::Leaf { args, run },
+    }
+}
+
+/// Makes a leaf whose errors look like those of the original's Python programs.
+pub(crate) const fn tagged(
+    name: &'static str,
+    about: &'static str,
+    args: fn(Command) -> Command,
+    run: fn(&Ctx, &ArgMatches) -> CmdResult,
+) -> Entry {
+    Entry {
+        name,
+        about,
+        style: Style::Tagged,
+        hidden: false,
+        kind: Kind::Leaf { args, run },
+    }
+}
+
+/// Makes a group of sub-commands.
+pub(crate) const fn group(
+    name: &'static str,
+    about: &'static str,
+    style: Style,
+    table: &'static [Entry],
+) -> Entry {
+    Entry {
+        name,
+        about,
+        style,
+        hidden: false,
+        kind: Kind::Group(table),
+    }
+}
+
+const fn missing(name: &'static str, about: &'static str) -> Entry {
+    Entry {
+        name,
+        about,
+        style: Style::Tagged,
+        hidden: false,
+        kind: Kind::Missing,
+    }
+}
+
+/// Every sub-command, in the order in which help lists them.
+pub(crate) static COMMANDS: &[Entry] = &[
+    tagged(
+        "bulksubmit",
+        "Submit jobs in bulk to a Flux instance",
+        bulksubmit::args,
+        bulksubmit::run,
+    ),
+    tagged("run", "Run a Flux job interactively", run::args, run::run),
+    tagged(
+        "submit",
+        "Submit a job to a Flux instance",
+        submit::args,
+        submit::run,
+    ),
+    plain(
+        "dmesg",
+        "Print or control log ring buffer",
+        dmesg::args,
+        dmesg::run,
+    ),
+    plain(
+        "env",
+        "Print the flux environment or execute a command inside it",
+        env::args,
+        env::run,
+    ),
+    group(
+        "event",
+        "Send and receive Flux events",
+        Style::Plain,
+        event::TABLE,
+    ),
+    plain(
+        "getattr",
+        "Get a broker attribute",
+        attr::getattr_args,
+        attr::getattr,
+    ),
+    plain(
+        "help",
+        "Display help for flux commands",
+        |command| command,
+        |_, _| Ok(0),
+    ),
+    group(
+        "job",
+        "Get job status, info, etc (see: flux help job)",
+        Style::Plain,
+        job::TABLE,
+    ),
+    group("kvs", "Flux key-value store utility", Style::Plain, kvs::TABLE),
+    plain("logger", "Create a Flux log entry", logger::args, logger::run),
+    plain(
+        "lsattr",
+        "List broker attributes",
+        attr::lsattr_args,
+        attr::lsattr,
+    ),
+    group(
+        "module",
+        "Manage/query Flux broker modules",
+        Style::Plain,
+        module::TABLE,
+    ),
+    plain(
+        "ping",
+        "Measure round-trip latency to Flux services",
+        ping::args,
+        ping::run,
+    ),
+    plain(
+        "setattr",
+        "Set a broker attribute",
+        attr::setattr_args,
+        attr::setattr,
+    ),
+    plain(
+        "start",
+        "Bootstrap a local Flux instance",
+        start::args,
+        start::run,
+    ),
+    plain(
+        "version",
+        "Display flux version information",
+        version::args,
+        version::run,
+    ),
+    missing("admin", "Administer the instance"),
+    missing("alloc", "Allocate a new Flux instance for interactive use"),
+    missing("archive", "Archive files in the KVS"),
+    missing("batch", "Submit a batch script to Flux"),
+    missing("broker", "Start a broker"),
+    missing("cgroup", "Show the control group of a process"),
+    missing("content", "Access instance content storage"),
+    missing("cron", "Schedule tasks on timers and events"),
+    missing("dump", "Write KVS snapshot to portable archive"),
+    missing("fortune", "Print a fortune"),
+    missing("gc", "Collect unreferenced content"),
+    missing("heaptrace", "Control heap tracing of the broker"),
+    missing("housekeeping", "List and control housekeeping"),
+    missing("imp_exec_helper", "Feed flux-imp with a job's request"),
+    missing("job-exec-override", "Control mock execution of a job"),
+    missing("job-frobnicator", "Modify jobspecs at ingest"),
+    missing("job-validator", "Validate jobspecs at ingest"),
+    missing("jobtap", "List, load and remove job-manager plugins"),
+    missing("lptest", "Print a line printer test pattern"),
+    missing("modprobe", "Load and unload groups of modules"),
+    missing("multi-prog", "Run a different program per task"),
+    missing("pgrep", "Search for jobs by name"),
+    missing("pkill", "Cancel jobs by name"),
+    missing("post-job-event", "Post an event to a job's eventlog"),
+    missing("proxy", "Create a proxy environment for a Flux instance"),
+    missing("pstree", "Show a tree of jobs"),
+    missing("python", "Run python with Flux's modules"),
+    missing("relay", "Relay messages of a remote connection"),
+    missing("restore", "Read KVS snapshot from portable archive"),
+    missing("shell", "Start the job shell"),
+    missing("slurm-expiration-sync", "Follow the time limit of a Slurm job"),
+    missing("sproc", "List and control subprocesses of brokers"),
+    missing("terminus", "Manage terminal sessions"),
+    missing("top", "Display running Flux jobs"),
+    missing("update", "Update active jobs"),
+    missing("uri", "Resolve a Flux URI"),
+    missing("watch", "Monitor one or more Flux jobs"),
+];

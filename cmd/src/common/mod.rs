@@ -1,0 +1,15 @@
+//! What several commands share: errors, output, opening the handle, times, tables.
+
+pub(crate) mod args;
+pub(crate) mod color;
+pub(crate) mod ctx;
+pub(crate) mod error;
+pub(crate) mod eventlog;
+pub(crate) mod glob;
+pub(crate) mod jobid;
+pub(crate) mod json;
+pub(crate) mod progress;
+pub(crate) mod stamp;
+pub(crate) mod time;
+pub(crate) mod trace;
+pub(crate) mod user;

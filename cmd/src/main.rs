@@ -1,0 +1,15 @@
+//! The `flux` command: finds the sub-command that was asked for and runs it.
+
+mod attach;
+mod commands;
+mod common;
+mod driver;
+mod paths;
+mod submission;
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    driver::run(std::env::args_os().collect())
+}

@@ -1,0 +1,6 @@
+//! Typed RPC payloads: one file per service, named by the service.
+pub mod job_ingest;
+pub mod job_manager;
+pub mod resource;
+pub mod sched;
+pub mod job_exec;

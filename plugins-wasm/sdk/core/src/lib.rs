@@ -1,0 +1,12 @@
+//! The traits that policies implement, and stand-ins for the broker in their tests. Use it through `flux-policy-sdk`.
+
+pub mod fake;
+mod glue;
+mod host;
+pub mod json;
+mod policy;
+
+pub use host::{Host, Level};
+pub use policy::{
+    AllocFailure, Changes, Counts, Frobnicator, Job, Pending, Pool, Refusal, Scheduler, Validator,
+};

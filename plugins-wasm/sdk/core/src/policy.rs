@@ -1,0 +1,166 @@
+//! What does a policy implement?
+
+use crate::host::Host;
+
+/// EINVAL, what most refusals carry.
+const EINVAL: u32 = 22;
+
+/// Why a policy says no; the user reads the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Linux error number.
+    pub errnum: u32,
+    /// Says what is wrong and where.
+    pub text: String,
+}
+
+impl Refusal {
+    /// Returns a refusal with EINVAL.
+    pub fn invalid(text: impl Into<String>) -> Refusal {
+        Refusal { errnum: EINVAL, text: text.into() }
+    }
+}
+
+/// A job as a policy sees it; what is not asked for costs nothing.
+pub trait Job {
+    /// Returns the job id, 0 at submission.
+    fn id(&self) -> u64;
+    /// Returns the job's owner.
+    fn userid(&self) -> u32;
+    /// Returns the owner's roles: bit 0 instance owner, bit 1 user.
+    fn rolemask(&self) -> u32;
+    /// Returns the urgency, 0 to 31.
+    fn urgency(&self) -> u32;
+    /// Returns the submit flags.
+    fn flags(&self) -> u32;
+    /// Returns the jobspec as JSON text.
+    fn jobspec(&self) -> String;
+}
+
+/// Says whether a job may be submitted.
+pub trait Validator: Sized {
+    /// Makes the policy of its configuration; called again whenever that changes.
+    ///
+    /// # Errors
+    /// A refusal keeps the plugin from loading, or the new configuration from taking effect.
+    fn configure(host: &dyn Host) -> Result<Self, Refusal>;
+
+    /// Checks one job.
+    ///
+    /// # Errors
+    /// A refusal ends the submission.
+    fn validate(&mut self, host: &dyn Host, job: &dyn Job) -> Result<(), Refusal>;
+}
+
+/// Completes or changes a jobspec at submission.
+pub trait Frobnicator: Sized {
+    /// Makes the policy of its configuration; called again whenever that changes.
+    ///
+    /// # Errors
+    /// A refusal keeps the plugin from loading, or the new configuration from taking effect.
+    fn configure(host: &dyn Host) -> Result<Self, Refusal>;
+
+    /// Returns the changed jobspec, or none when nothing changes.
+    ///
+    /// # Errors
+    /// A refusal ends the submission.
+    fn frobnicate(&mut self, host: &dyn Host, job: &dyn Job) -> Result<Option<String>, Refusal>;
+}
+
+/// A job that waits for resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pending {
+    /// Job id.
+    pub id: u64,
+    /// Higher goes first.
+    pub priority: u64,
+    /// Owner.
+    pub userid: u32,
+    /// Submission time in seconds since the epoch.
+    pub t_submit: f64,
+    /// Nodes asked for; 0 when slots may go anywhere.
+    pub nnodes: u32,
+    /// Slots in all.
+    pub nslots: u32,
+    /// Cores of each slot.
+    pub cores_per_slot: u32,
+    /// GPUs of each slot.
+    pub gpus_per_slot: u32,
+    /// Whole nodes.
+    pub exclusive: bool,
+    /// Time limit in seconds; 0 is none.
+    pub duration: f64,
+}
+
+/// What happened since a scheduler was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Jobs came, went or have another priority.
+    pub queue: bool,
+    /// Resources were freed, came up, went down or away.
+    pub resources: bool,
+}
+
+/// Why an allocation did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocFailure {
+    /// Not now.
+    Busy,
+    /// Forget the job: it is not pending (any more).
+    NotPending,
+    /// Enough for this call: return true and go on in the next.
+    Budget,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Nodes that are up.
+    pub nodes_up: u32,
+    /// Cores that are up and free.
+    pub cores_free: u64,
+    /// GPUs that are up and free.
+    pub gpus_free: u64,
+}
+
+/// The broker's resources.
+pub trait Pool {
+    /// Gives a pending job what it asks for; on success it is pending no more.
+    ///
+    /// # Errors
+    /// When it must wait, is not pending, or the call has done enough.
+    fn allocate(&self, id: u64) -> Result<(), AllocFailure>;
+
+    /// Returns how much there is.
+    fn count(&self) -> Counts;
+}
+
+/// Orders pending jobs.
+pub trait Scheduler: Sized {
+    /// Makes a policy with an empty queue.
+    ///
+    /// # Errors
+    /// A refusal keeps the plugin from loading.
+    fn configure(host: &dyn Host) -> Result<Self, Refusal>;
+
+    /// Takes a changed configuration; the queue stays.
+    ///
+    /// # Errors
+    /// A refusal keeps the new configuration from taking effect.
+    fn reconfigure(&mut self, host: &dyn Host) -> Result<(), Refusal> {
+        let _ = host;
+        Ok(())
+    }
+
+    /// Adds jobs; `replay` when they come again after a restart or trap.
+    fn submitted(&mut self, jobs: Vec<Pending>, replay: bool);
+
+    /// Removes jobs.
+    fn removed(&mut self, ids: Vec<u64>);
+
+    /// Changes priorities: (id, priority).
+    fn reprioritized(&mut self, jobs: Vec<(u64, u64)>);
+
+    /// Starts what can be started; returns true when there is more to do.
+    fn schedule(&mut self, host: &dyn Host, pool: &dyn Pool, changes: Changes) -> bool;
+}

@@ -1,0 +1,87 @@
+//! What do the records of `wit/` look like in Rust? Names, order and types must be those of the interface; loading a component checks it.
+
+use wasmtime::component::{ComponentType, Lift, Lower, flags};
+
+/// `log.level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+pub(crate) enum Level {
+    #[component(name = "emerg")]
+    Emerg,
+    #[component(name = "alert")]
+    Alert,
+    #[component(name = "crit")]
+    Crit,
+    #[component(name = "err")]
+    Err,
+    #[component(name = "warning")]
+    Warning,
+    #[component(name = "notice")]
+    Notice,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "debug")]
+    Debug,
+}
+
+/// `types.refusal`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct Refusal {
+    pub(crate) errnum: u32,
+    pub(crate) text: String,
+}
+
+/// `pool.failure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lower)]
+#[component(enum)]
+#[repr(u8)]
+pub(crate) enum Failure {
+    #[component(name = "busy")]
+    Busy,
+    #[component(name = "not-pending")]
+    NotPending,
+    #[component(name = "budget")]
+    Budget,
+}
+
+/// `pool.counts`.
+#[derive(Clone, Copy, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct Counts {
+    #[component(name = "nodes-up")]
+    pub(crate) nodes_up: u32,
+    #[component(name = "cores-free")]
+    pub(crate) cores_free: u64,
+    #[component(name = "gpus-free")]
+    pub(crate) gpus_free: u64,
+}
+
+/// `scheduling.pending`.
+#[derive(Clone, Copy, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct Pending {
+    pub(crate) id: u64,
+    pub(crate) priority: u64,
+    pub(crate) userid: u32,
+    #[component(name = "t-submit")]
+    pub(crate) t_submit: f64,
+    pub(crate) nnodes: u32,
+    pub(crate) nslots: u32,
+    #[component(name = "cores-per-slot")]
+    pub(crate) cores_per_slot: u32,
+    #[component(name = "gpus-per-slot")]
+    pub(crate) gpus_per_slot: u32,
+    pub(crate) exclusive: bool,
+    pub(crate) duration: f64,
+}
+
+flags! {
+    Changes {
+        #[component(name = "queue")]
+        const QUEUE;
+        #[component(name = "resources")]
+        const RESOURCES;
+    }
+}

@@ -1,0 +1,272 @@
+//! How is a function of a guest called, and what happens when it goes wrong?
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmtime::component::{ComponentExportIndex, InstancePre, Resource, TypedFunc};
+use wasmtime::{Store, Trap};
+
+use crate::error::PolicyError;
+use crate::host::LogRecord;
+use crate::load::{self, Manifest};
+use crate::plugin::{PluginSpec, World};
+
+use super::abi::{Changes, Pending, Refusal};
+use super::imports::{self, JobHandle};
+use super::runtime::Runtime;
+use super::state::{Configuration, DeadlineExceeded, GuestState};
+
+/// Longest text of a refusal that is passed on.
+const REFUSAL_BYTES_MAX: usize = 4096;
+/// Room for what is lifted from a guest beside its answer, in bytes.
+const LIFT_BYTES_EXTRA: usize = 1 << 20;
+
+type Job = Resource<JobHandle>;
+
+/// A plugin with its instance, which is rebuilt after a trap.
+pub(crate) struct Guest {
+    spec: PluginSpec,
+    name: Arc<str>,
+    args: Arc<str>,
+    pre: InstancePre<GuestState>,
+    exports: Exports,
+    configuration: Arc<Configuration>,
+    live: Option<Live>,
+    logs: Vec<LogRecord>,
+    traps: u64,
+}
+
+/// An instance.
+struct Live {
+    store: Store<GuestState>,
+    functions: Functions,
+}
+
+/// Where a component's functions are.
+struct Exports {
+    configure: ComponentExportIndex,
+    /// In the order of [`names`].
+    world: Vec<ComponentExportIndex>,
+}
+
+/// The functions of an instance.
+pub(crate) struct Functions {
+    configure: TypedFunc<(), (Result<(), Refusal>,)>,
+    pub(crate) world: Function,
+}
+
+/// What a world exports beside `plugin`.
+pub(crate) enum Function {
+    /// `validation.validate`.
+    Validate(TypedFunc<(Job,), (Result<(), Refusal>,)>),
+    /// `frobnication.frobnicate`.
+    Frobnicate(TypedFunc<(Job,), (Result<Option<String>, Refusal>,)>),
+    /// `scheduling`.
+    Schedule(Box<ScheduleFunctions>),
+}
+
+/// The functions of `scheduling`.
+pub(crate) struct ScheduleFunctions {
+    pub(crate) submitted: TypedFunc<(Vec<Pending>, bool), ()>,
+    pub(crate) removed: TypedFunc<(Vec<u64>,), ()>,
+    pub(crate) reprioritized: TypedFunc<(Vec<(u64, u64)>,), ()>,
+    pub(crate) schedule: TypedFunc<(Changes,), (bool,)>,
+}
+
+/// Returns the interface of a world and its functions.
+fn names(world: World) -> (&'static str, &'static [&'static str]) {
+    match world {
+        World::Validator => ("flux:policy/validation@0.1.0", &["validate"]),
+        World::Frobnicator => ("flux:policy/frobnication@0.1.0", &["frobnicate"]),
+        World::Scheduler => {
+            ("flux:policy/scheduling@0.1.0", &["submitted", "removed", "reprioritized", "schedule"])
+        }
+    }
+}
+
+impl Guest {
+    /// Loads a plugin, makes an instance and configures it.
+    pub(crate) fn load(
+        dir: &Path,
+        spec: PluginSpec,
+        configuration: Arc<Configuration>,
+    ) -> Result<(Guest, Manifest), PolicyError> {
+        let runtime = Runtime::get()?;
+        let (component, manifest) = load::load(&runtime.engine, dir, &spec)?;
+        let failed = |source| PolicyError::Load { name: spec.name.clone(), source };
+        let pre = imports::linker(&runtime.engine, spec.world)
+            .and_then(|linker| linker.instantiate_pre(&component))
+            .map_err(failed)?;
+        let find = |interface: &str, function: &str| {
+            let (_, outer) = component.get_export(None, interface)?;
+            component.get_export(Some(&outer), function).map(|(_, index)| index)
+        };
+        let need = |interface: &str, function: &str| {
+            find(interface, function).ok_or_else(|| PolicyError::Export {
+                name: spec.name.clone(),
+                function: format!("{interface}#{function}"),
+            })
+        };
+        let (interface, functions) = names(spec.world);
+        let exports = Exports {
+            configure: need("flux:policy/plugin@0.1.0", "configure")?,
+            world: functions.iter().map(|function| need(interface, function)).collect::<Result<_, _>>()?,
+        };
+        let mut guest = Guest {
+            name: Arc::from(spec.name.as_str()),
+            args: Arc::from(spec.args.to_string()),
+            spec,
+            pre,
+            exports,
+            configuration,
+            live: None,
+            logs: Vec::new(),
+            traps: 0,
+        };
+        let _running = runtime.running();
+        guest.ensure_live(0.0)?;
+        Ok((guest, manifest))
+    }
+
+    /// Returns the plugin's name.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Returns what the site said of it.
+    pub(crate) fn spec(&self) -> &PluginSpec {
+        &self.spec
+    }
+
+    /// Returns how many instances were lost so far.
+    pub(crate) fn traps(&self) -> u64 {
+        self.traps
+    }
+
+    /// Returns true when the instance is there; false after a trap, until the next call makes a new one.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Moves what the plugin has said to `out`.
+    pub(crate) fn take_logs(&mut self, out: &mut Vec<LogRecord>) {
+        out.append(&mut self.logs);
+    }
+
+    /// Gives the plugin a configuration.
+    pub(crate) fn configure(&mut self, configuration: Arc<Configuration>, now: f64) -> Result<(), PolicyError> {
+        self.configuration = configuration;
+        if self.live.is_none() {
+            return self.ensure_live(now);
+        }
+        let configuration = self.configuration.clone();
+        self.call("configure", now, |store, functions| {
+            store.data_mut().configuration = configuration;
+            functions.configure.call(store, ())
+        })
+        .and_then(|(answer,)| self.refused(answer))
+    }
+
+    /// Calls the guest once. `run` prepares the store's data, calls, and takes back what it lent, even when the call fails. A failure costs
+    /// the instance.
+    pub(crate) fn call<R>(
+        &mut self,
+        function: &'static str,
+        now: f64,
+        run: impl FnOnce(&mut Store<GuestState>, &Functions) -> wasmtime::Result<R>,
+    ) -> Result<R, PolicyError> {
+        self.ensure_live(now)?;
+        let Some(live) = self.live.as_mut() else {
+            return Err(PolicyError::NotLoaded(self.spec.name.clone()));
+        };
+        live.store.data_mut().begin(now);
+        live.store.set_epoch_deadline(1);
+        let result = run(&mut live.store, &live.functions);
+        self.logs.append(&mut live.store.data_mut().logs);
+        result.map_err(|error| {
+            self.live = None;
+            self.traps += 1;
+            let reason = reason(&error);
+            PolicyError::Trapped { name: self.spec.name.clone(), function, reason }
+        })
+    }
+
+    /// Makes and configures an instance when there is none.
+    fn ensure_live(&mut self, now: f64) -> Result<(), PolicyError> {
+        if self.live.is_some() {
+            return Ok(());
+        }
+        let live = self.instantiate(now);
+        self.live = Some(live.map_err(|source| PolicyError::Load { name: self.spec.name.clone(), source })?);
+        let answer = self.call("configure", now, |store, functions| functions.configure.call(store, ()));
+        let refused = answer.and_then(|(answer,)| self.refused(answer));
+        if refused.is_err() {
+            self.live = None;
+        }
+        refused
+    }
+
+    fn instantiate(&self, now: f64) -> wasmtime::Result<Live> {
+        let limits = &self.spec.limits;
+        let state =
+            GuestState::new(self.name.clone(), self.args.clone(), limits, self.configuration.clone(), now);
+        let mut store = Store::new(self.pre.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(limits.answer_bytes_max.saturating_add(LIFT_BYTES_EXTRA));
+        store.epoch_deadline_callback(|mut context| context.data_mut().on_tick());
+        store.set_epoch_deadline(1);
+        let instance = self.pre.instantiate(&mut store)?;
+        let configure = instance.get_typed_func(&mut store, self.exports.configure)?;
+        let mut next = self.exports.world.iter();
+        let mut index = || next.next().ok_or_else(|| wasmtime::Error::msg("a function is missing"));
+        let world = match self.spec.world {
+            World::Validator => Function::Validate(instance.get_typed_func(&mut store, index()?)?),
+            World::Frobnicator => Function::Frobnicate(instance.get_typed_func(&mut store, index()?)?),
+            World::Scheduler => Function::Schedule(Box::new(ScheduleFunctions {
+                submitted: instance.get_typed_func(&mut store, index()?)?,
+                removed: instance.get_typed_func(&mut store, index()?)?,
+                reprioritized: instance.get_typed_func(&mut store, index()?)?,
+                schedule: instance.get_typed_func(&mut store, index()?)?,
+            })),
+        };
+        Ok(Live { store, functions: Functions { configure, world } })
+    }
+
+    fn refused(&self, answer: Result<(), Refusal>) -> Result<(), PolicyError> {
+        answer.map_err(|refusal| {
+            let refusal = refusal.tidy();
+            PolicyError::Refused { name: self.spec.name.clone(), errnum: refusal.errnum, text: refusal.text }
+        })
+    }
+}
+
+impl Refusal {
+    /// Returns the refusal with a possible error number and a bounded text.
+    pub(crate) fn tidy(self) -> Refusal {
+        let errnum = if (1..=4095).contains(&self.errnum) { self.errnum } else { flux_formats::errno::EINVAL };
+        let mut text = self.text;
+        if text.len() > REFUSAL_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(REFUSAL_BYTES_MAX));
+        }
+        Refusal { errnum, text }
+    }
+}
+
+/// Says in one line why a call failed.
+fn reason(error: &wasmtime::Error) -> String {
+    if let Some(deadline) = error.downcast_ref::<DeadlineExceeded>() {
+        return deadline.to_string();
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::UnreachableCodeReached) => "panic or abort".to_owned(),
+        Some(Trap::StackOverflow) => "stack overflow".to_owned(),
+        Some(trap) => trap.to_string(),
+        None => format!("{}", error.root_cause()).replace('\n', " "),
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("name", &self.name).field("live", &self.live.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,13 @@
+//! How is a guest held, called, bounded and rebuilt?
+
+mod abi;
+pub(crate) mod imports;
+mod instance;
+mod log_gate;
+mod runtime;
+mod state;
+
+pub(crate) use abi::{Changes, Failure, Pending, Refusal};
+pub(crate) use instance::{Function, Functions, Guest};
+pub(crate) use runtime::Runtime;
+pub(crate) use state::{Configuration, GuestState, Job};

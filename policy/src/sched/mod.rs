@@ -1,0 +1,9 @@
+//! How do pending jobs become allocations? The policy orders, the pool allocates.
+
+mod engine;
+mod message;
+mod slot;
+
+pub use engine::SchedEngine;
+pub use message::{SchedAnswer, SchedCommand, Submit};
+pub(crate) use slot::SchedSlot;

@@ -1,0 +1,74 @@
+//! What does the shell tell the user about its own doings, and at which level?
+
+use serde::Serialize;
+
+/// Levels of the shell's log, as the original numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "u8")]
+pub(crate) enum Level {
+    /// The job cannot go on.
+    Fatal = 0,
+    /// Something that was asked for is not done.
+    Error = 1,
+    /// Something that was asked for is done differently.
+    Warn = 2,
+    /// With `-o verbose`.
+    Debug = 4,
+    /// With `-o verbose=2`.
+    Trace = 5,
+}
+
+impl From<Level> for u8 {
+    fn from(level: Level) -> u8 {
+        match level {
+            Level::Fatal => 0,
+            Level::Error => 1,
+            Level::Warn => 2,
+            Level::Debug => 4,
+            Level::Trace => 5,
+        }
+    }
+}
+
+impl Level {
+    /// Returns the word for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Level::Fatal => "FATAL",
+            Level::Error => "ERROR",
+            Level::Warn => "WARN",
+            Level::Debug => "DEBUG",
+            Level::Trace => "TRACE",
+        }
+    }
+}
+
+/// Context of a `log` event (RFC 24).
+#[derive(Debug, Serialize)]
+pub(crate) struct LogContext<'a> {
+    pub(crate) rank: u32,
+    pub(crate) level: Level,
+    pub(crate) message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) component: Option<&'a str>,
+    pub(crate) file: &'static str,
+    pub(crate) line: u32,
+}
+
+/// Where in the source a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) file: &'static str,
+    pub(crate) line: u32,
+}
+
+/// Logs through a [`crate::ctx::Ctx`]: `log!(ctx, Warn, "rlimit", "text {value}")`; "" means no component.
+macro_rules! log {
+    ($ctx:expr, $level:ident, $component:expr, $($text:tt)+) => {
+        if $ctx.logs($crate::log::Level::$level) {
+            let place = $crate::log::Place { file: file!(), line: line!() };
+            $ctx.log($crate::log::Level::$level, $component, &format!($($text)+), place);
+        }
+    };
+}
+pub(crate) use log;

@@ -1,0 +1,116 @@
+//! flux-shell: runs the tasks of one job on one node.
+//!
+//! `flux-shell [--reconnect] JOBID`. Exit code: the highest of the tasks' (128 + signal for a killed one), 127 and
+//! 126 when the command cannot be found or executed, 1 when the job cannot be run for another reason.
+
+#![forbid(unsafe_code)]
+
+mod base64;
+mod ctx;
+mod env;
+mod eventlog;
+mod info;
+mod layout;
+mod lines;
+mod log;
+mod options;
+mod phases;
+mod plugins;
+mod service;
+mod spec;
+mod start;
+mod task;
+mod template;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use flux_client::Handle;
+use flux_formats::jobid::JobId;
+
+const USAGE: &str = "Usage: flux-shell [OPTIONS] JOBID\n\
+    Run the tasks of a job on this node; started by the execution system.\n\n\
+    \x20     --reconnect   connect again when the broker restarts\n\
+    \x20 -h, --help        show this help\n";
+
+/// What the command line asks for.
+enum Arguments {
+    Help,
+    Run { id: JobId, reconnect: bool },
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse_arguments(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(message) => return fail(&message),
+    };
+    match arguments {
+        Arguments::Help => {
+            // Nobody to tell when standard output is closed.
+            let _written = std::io::stdout().write_all(USAGE.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Arguments::Run { id, reconnect } => run(id, reconnect),
+    }
+}
+
+fn run(id: JobId, reconnect: bool) -> ExitCode {
+    let mut handle = match Handle::open(None) {
+        Ok(handle) => handle,
+        Err(error) => return fail(&chain(&error)),
+    };
+    match info::load(&mut handle, id, flux_process::uid()) {
+        Ok(info) => ExitCode::from(phases::run(ctx::Ctx::new(info, handle, reconnect))),
+        Err(error) => {
+            let message = chain(&error);
+            phases::report_failure(&mut handle, id, &message);
+            fail(&message)
+        }
+    }
+}
+
+fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let (mut id, mut reconnect) = (None, false);
+    for argument in arguments {
+        match argument.as_str() {
+            "--reconnect" => reconnect = true,
+            "-h" | "--help" => return Ok(Arguments::Help),
+            option if option.starts_with('-') => {
+                return Err(format!("unrecognized option '{option}'"));
+            }
+            text if id.is_none() => {
+                id = Some(text.parse().map_err(|_| format!("invalid jobid '{text}'"))?);
+            }
+            extra => return Err(format!("unexpected argument '{extra}'")),
+        }
+    }
+    let id = id.ok_or("missing required argument JOBID")?;
+    Ok(Arguments::Run { id, reconnect })
+}
+
+/// Says on standard error why the shell cannot run.
+fn fail(message: &str) -> ExitCode {
+    // Nobody to tell when standard error is closed.
+    let _written = writeln!(std::io::stderr(), "flux-shell: FATAL: {message}");
+    ExitCode::FAILURE
+}
+
+/// Returns an error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Returns the words for a system error, without the number that Rust adds.
+pub(crate) fn errno_text(error: &std::io::Error) -> String {
+    match error.raw_os_error().and_then(|errnum| u32::try_from(errnum).ok()) {
+        Some(errnum) => flux_formats::errno::strerror(errnum).to_owned(),
+        None => error.to_string(),
+    }
+}

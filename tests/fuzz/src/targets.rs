@@ -1,0 +1,226 @@
+//! Which decoders are fuzzed, and what must hold beside not panicking?
+//!
+//! What decodes must encode to something that decodes to the same; that is asserted where the form is canonical.
+
+use bytes::Bytes;
+use flux_formats::blobref::BlobRef;
+use flux_formats::constraint::{Constraint, query};
+use flux_formats::eventlog;
+use flux_formats::fsd::Fsd;
+use flux_formats::hostlist::Hostlist;
+use flux_formats::idset::IdSet;
+use flux_formats::ioencode;
+use flux_formats::jobid::{Encoding, JobId};
+use flux_formats::jobspec::Jobspec;
+use flux_formats::msg::{FrameDecoder, Message};
+use flux_formats::pmi;
+use flux_formats::resource_set::{ResourceKind, ResourceSet};
+use flux_formats::taskmap::Taskmap;
+use flux_formats::treeobj::{TreeObj, normalize_key};
+use flux_formats::{mustache, signal, size};
+
+/// A decoder under test.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Name, also of the corpus directory.
+    pub name: &'static str,
+    /// Decodes one input; a panic is a failure.
+    pub run: fn(&[u8]),
+    /// Bytes of memory allowed for each byte of input.
+    pub memory_factor: usize,
+}
+
+const fn target(name: &'static str, run: fn(&[u8]), memory_factor: usize) -> Target {
+    Target {
+        name,
+        run,
+        memory_factor,
+    }
+}
+
+/// All targets. Factors above 100 belong to `serde_json::Value`, whose smallest object takes about 200 bytes.
+pub const TARGETS: &[Target] = &[
+    target("idset", idset, 24),
+    target("jobid", jobid, 24),
+    target("fsd", fsd, 24),
+    target("hostlist", hostlist, 96),
+    target("eventlog", events, 96),
+    target("blobref", blobref, 24),
+    target("treeobj", treeobj, 48),
+    target("jobspec", jobspec, 128),
+    target("resource_set", resource_set, 128),
+    target("constraint", constraint, 320),
+    target("query", constraint_query, 400),
+    target("ioencode", io, 48),
+    target("taskmap", taskmap, 96),
+    target("pmi", pmi_lines, 24),
+    target("text", text, 24),
+    target("msg", message, 48),
+    target("frame", frame, 48),
+];
+
+fn utf8(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or("")
+}
+
+fn idset(bytes: &[u8]) {
+    if let Ok(set) = utf8(bytes).parse::<IdSet>() {
+        assert_eq!(set.to_string().parse(), Ok(set.clone()));
+        assert_eq!(
+            set.iter().take(100).last(),
+            set.nth(set.count().min(100).wrapping_sub(1))
+        );
+    }
+}
+
+fn jobid(bytes: &[u8]) {
+    if let Ok(id) = utf8(bytes).parse::<JobId>() {
+        for encoding in Encoding::ALL {
+            assert_eq!(id.encode(encoding).parse(), Ok(id));
+        }
+    }
+}
+
+fn fsd(bytes: &[u8]) {
+    if let Ok(duration) = utf8(bytes).parse::<Fsd>() {
+        assert!(duration.to_string().parse::<Fsd>().is_ok(), "{duration}");
+    }
+}
+
+fn hostlist(bytes: &[u8]) {
+    if let Ok(list) = utf8(bytes).parse::<Hostlist>() {
+        let again: Result<Hostlist, _> = list.to_string().parse();
+        let again = again.unwrap_or_default();
+        assert_eq!(again.count(), list.count());
+        assert!(list.iter().take(50).eq(again.iter().take(50)));
+        if let Some(host) = list.nth(list.count() / 2) {
+            assert!(list.contains(&host), "{host}");
+        }
+    }
+}
+
+fn events(bytes: &[u8]) {
+    if let Ok(events) = eventlog::decode_log(utf8(bytes)) {
+        let mut log = String::new();
+        events.iter().for_each(|event| event.append_to(&mut log));
+        let again = eventlog::decode_log(&log).unwrap_or_default();
+        assert_eq!(again.len(), events.len());
+    }
+}
+
+fn blobref(bytes: &[u8]) {
+    if let Ok(blobref) = utf8(bytes).parse::<BlobRef>() {
+        assert_eq!(blobref.to_string(), utf8(bytes));
+    }
+}
+
+fn treeobj(bytes: &[u8]) {
+    if let Ok(object) = TreeObj::decode(bytes) {
+        assert!(TreeObj::decode(&object.encode()).is_ok_and(|again| again == object));
+    }
+    drop(normalize_key(utf8(bytes)));
+}
+
+fn jobspec(bytes: &[u8]) {
+    if let Ok(spec) = Jobspec::parse(bytes) {
+        assert!(Jobspec::parse(spec.encode().as_bytes()).is_ok_and(|again| again == spec));
+        assert!(!spec.command().is_empty());
+        let _ntasks = spec.ntasks();
+        let _dependencies = spec.dependencies().count();
+    }
+}
+
+fn resource_set(bytes: &[u8]) {
+    if let Ok(set) = ResourceSet::decode(bytes) {
+        assert!(ResourceSet::decode(set.encode().as_bytes()).is_ok_and(|again| again == set));
+        assert!(set.difference(&set).is_empty());
+        assert_eq!(
+            set.copy_ranks(&set.ranks()).count(ResourceKind::Core),
+            set.count(ResourceKind::Core)
+        );
+        let _short = set.to_string();
+        let _remapped = set.remap();
+    }
+}
+
+fn constraint(bytes: &[u8]) {
+    if let Ok(json) = serde_json::from_slice(bytes)
+        && let Ok(constraint) = Constraint::from_value(&json)
+    {
+        let again = Constraint::from_value(&constraint.to_value()).map(|again| again.to_value());
+        assert_eq!(again, Ok(constraint.to_value()));
+    }
+}
+
+fn constraint_query(bytes: &[u8]) {
+    if let Ok(json) = query::parse(utf8(bytes), &query::REQUIRES) {
+        drop(Constraint::from_value(&json));
+    }
+}
+
+fn io(bytes: &[u8]) {
+    if let Ok(data) = serde_json::from_slice::<ioencode::Data>(bytes) {
+        drop(data.decode(None));
+    }
+    drop(serde_json::from_slice::<ioencode::Header>(bytes));
+    drop(serde_json::from_slice::<ioencode::Log>(bytes));
+    let encoded = ioencode::Data::encode("stdout", "0", bytes, true);
+    assert_eq!(encoded.decode(None).unwrap_or_default(), bytes);
+    assert!(ioencode::utf8_boundary(bytes) <= bytes.len());
+}
+
+fn taskmap(bytes: &[u8]) {
+    if let Ok(map) = utf8(bytes).parse::<Taskmap>() {
+        let json = map.to_value();
+        assert!(Taskmap::from_value(&json).is_ok_and(|again| again == map));
+        if let Some(last) = map.ntasks().checked_sub(1) {
+            assert!(map.nodeid(last).is_some_and(|node| map.task_count(node) > 0));
+        }
+    }
+}
+
+fn pmi_lines(bytes: &[u8]) {
+    let line = utf8(bytes);
+    if let Ok(request) = pmi::Request::parse(line) {
+        let again = request.to_string();
+        // numbers may be written shorter, so only the meaning is the same
+        assert_eq!(pmi::Request::parse(&again), Ok(request));
+    }
+    if let Ok(response) = pmi::Response::parse(line) {
+        let again = response.to_string();
+        assert_eq!(pmi::Response::parse(&again), Ok(response));
+    }
+}
+
+fn text(bytes: &[u8]) {
+    let text = utf8(bytes);
+    assert_eq!(mustache::expand(text, |_| None), text);
+    drop(mustache::expand(text, |_| Some(String::new())));
+    let _signal = signal::number(text);
+    let _size = size::parse_size(text);
+}
+
+fn message(bytes: &[u8]) {
+    if let Ok(message) = Message::decode(&Bytes::copy_from_slice(bytes)) {
+        // an empty topic or payload may lose its flag, so the second generation is compared
+        let bytes = message.encode();
+        assert_eq!(bytes.len(), message.encoded_size());
+        let Ok(mut again) = Message::decode(&bytes) else {
+            panic!("encoded message does not decode");
+        };
+        assert!(Message::decode(&again.encode()).is_ok_and(|third| third == again));
+        again.flags = message.flags;
+        assert_eq!((&again.topic, &again.routes), (&message.topic, &message.routes));
+        let _text = message.payload_str().is_ok();
+    }
+}
+
+fn frame(bytes: &[u8]) {
+    let mut decoder = FrameDecoder::new(1 << 20);
+    for chunk in bytes.chunks(7) {
+        decoder.buffer.extend_from_slice(chunk);
+        while let Ok(Some(message)) = decoder.next_message() {
+            drop(message);
+        }
+    }
+}

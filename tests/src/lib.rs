@@ -1,0 +1,1 @@
+//! End-to-end, compatibility and hostile test suites.
