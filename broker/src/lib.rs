@@ -14,3 +14,4 @@ pub mod service;
 pub mod start;
 pub mod state_machine;
 mod sys;
+pub mod trace_log;

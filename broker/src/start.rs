@@ -296,6 +296,7 @@ pub async fn run(args: Arguments) -> Result<i32, StartError> {
     for (name, value) in &args.attrs {
         attrs.set_cmdline(name, value).map_err(|source| StartError::Attr { name: name.clone(), source })?;
     }
+    crate::trace_log::install(args.verbose > 1);
     let (config_path, config) = read_config(&args, &mut attrs)?;
     let bare = attrs.get("broker.rc1_path") == Some("");
     check_statedir(&attrs)?;

@@ -8,6 +8,8 @@ use flux_client::kvs::{Transaction, commit_start};
 use flux_client::{Error, Handle, Message, NODEID_ANY, Rpc};
 use flux_formats::errno::strerror;
 use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::eventlog::{self, Pending};
 use crate::info::JobInfo;
@@ -24,7 +26,10 @@ const IN_FLIGHT_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) enum Purpose {
     /// A commit of this many bytes; the transaction is kept when it may have to be sent again.
-    Commit { bytes: usize, again: Option<Transaction> },
+    Commit {
+        bytes: usize,
+        again: Option<Transaction>,
+    },
     /// `service.add` or `event.subscribe`.
     Setup,
     /// `job-manager.raise`.
@@ -55,6 +60,8 @@ pub(crate) struct Ctx {
     pub(crate) reconnects: bool,
     namespace: String,
     rpcs: HashMap<u32, Purpose>,
+    /// Messages for the leader that wait until it has registered its service; `None` once it has.
+    held: Option<Vec<(String, Box<RawValue>)>>,
     in_flight: usize,
     batch_timeout: Duration,
     flush_at: Option<Instant>,
@@ -65,7 +72,9 @@ pub(crate) struct Ctx {
 
 impl Ctx {
     pub(crate) fn new(info: JobInfo, handle: Handle, reconnects: bool) -> Self {
-        let namespace = std::env::var("FLUX_KVS_NAMESPACE").ok().filter(|name| !name.is_empty());
+        let namespace = std::env::var("FLUX_KVS_NAMESPACE")
+            .ok()
+            .filter(|name| !name.is_empty());
         let namespace = namespace.unwrap_or_else(|| info.id.guest_namespace());
         Ctx {
             info,
@@ -76,6 +85,7 @@ impl Ctx {
             reconnects,
             namespace,
             rpcs: HashMap::new(),
+            held: Some(Vec::new()),
             in_flight: 0,
             batch_timeout: BATCH_TIMEOUT,
             flush_at: None,
@@ -140,7 +150,7 @@ impl Ctx {
         self.rpc("job-manager.raise", NODEID_ANY, &request, Purpose::Raise);
     }
 
-    /// Sends a message of the `write` protocol to the leader.
+    /// Sends a message of the `write` protocol to the leader, as soon as the leader can take it.
     pub(crate) fn write_to_leader<C: Serialize + ?Sized>(&mut self, name: &str, context: &C) {
         #[derive(Serialize)]
         struct Write<'a, C: Serialize + ?Sized> {
@@ -148,8 +158,31 @@ impl Ctx {
             shell_rank: u32,
             context: &'a C,
         }
-        let request = Write { name, shell_rank: self.info.shell_rank, context };
-        self.notify_shell(0, "write", &request);
+        if let Some(held) = &mut self.held {
+            held.extend(
+                to_raw_value(context)
+                    .ok()
+                    .map(|context| (name.to_owned(), context)),
+            );
+            return;
+        }
+        let shell_rank = self.info.shell_rank;
+        self.notify_shell(
+            0,
+            "write",
+            &Write {
+                name,
+                shell_rank,
+                context,
+            },
+        );
+    }
+
+    /// Sends what was held back for the leader, whose service is there from now on.
+    pub(crate) fn leader_is_ready(&mut self) {
+        for (name, context) in self.held.take().into_iter().flatten() {
+            self.write_to_leader(&name, &context);
+        }
     }
 
     /// Sends a request without response to another shell's service.
@@ -195,7 +228,9 @@ impl Ctx {
 
     /// Returns true while a commit or an exception is not answered.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.rpcs.values().any(|purpose| matches!(purpose, Purpose::Commit { .. } | Purpose::Raise))
+        self.rpcs
+            .values()
+            .any(|purpose| matches!(purpose, Purpose::Commit { .. } | Purpose::Raise))
     }
 
     /// Returns true while tasks' output should stay where it is.
@@ -255,15 +290,27 @@ impl Ctx {
         }
     }
 
-    /// Connects again and sends the commits again that were not answered, in their order. Of other RPCs the caller
+    /// Connects again, waits until the broker runs, and sends the commits again that were not answered, in their order. Of other RPCs the caller
     /// must think itself. After an error everything is as before, for the next attempt.
     pub(crate) fn reconnect(&mut self) -> Result<(), Error> {
         self.handle.reconnect()?;
+        match self
+            .handle
+            .call_empty::<IgnoredAny>("state-machine.wait", NODEID_ANY)
+        {
+            // A broker that does not know the service, or is past running, may still take what is left to say.
+            Ok(_) | Err(Error::Rpc(_)) => {}
+            Err(error) => return Err(error),
+        }
         let mut lost: Vec<(u32, Purpose)> = self.rpcs.drain().collect();
         lost.sort_unstable_by_key(|(tag, _)| *tag);
         self.in_flight = 0;
         for (_, purpose) in lost {
-            if let Purpose::Commit { bytes, again: Some(transaction) } = purpose {
+            if let Purpose::Commit {
+                bytes,
+                again: Some(transaction),
+            } = purpose
+            {
                 self.send_commit(transaction, bytes);
             }
         }

@@ -38,12 +38,17 @@ impl Env {
 
     /// Returns a variable's value.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.index.get(name).and_then(|at| self.variables.get(*at)).map(|(_, value)| value.as_str())
+        self.index
+            .get(name)
+            .and_then(|at| self.variables.get(*at))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Returns all variables.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -57,7 +62,10 @@ mod tests {
         let mut env = Env::from_jobspec(&serde_json::from_str(json).unwrap());
         env.set("A", "2");
         env.set("D", "4");
-        assert_eq!(env.iter().collect::<Vec<_>>(), [("A", "2"), ("C", "3"), ("D", "4")]);
+        assert_eq!(
+            env.iter().collect::<Vec<_>>(),
+            [("A", "2"), ("C", "3"), ("D", "4")]
+        );
         assert_eq!(env.get("B"), None);
         assert_eq!(env.get("D"), Some("4"));
     }

@@ -22,7 +22,9 @@ struct EventLine<'a, C: Serialize + ?Sized> {
 
 /// Returns the time for an event in seconds since the epoch.
 pub(crate) fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Appends one event's line to a log.
@@ -33,7 +35,14 @@ pub(crate) fn push<C: Serialize + ?Sized>(log: &mut Vec<u8>, name: &str, context
 /// Appends one event's line with a given time to a log.
 pub(crate) fn push_at<C: Serialize + ?Sized>(log: &mut Vec<u8>, timestamp: f64, name: &str, context: &C) {
     let before = log.len();
-    match serde_json::to_writer(&mut *log, &EventLine { timestamp, name, context }) {
+    match serde_json::to_writer(
+        &mut *log,
+        &EventLine {
+            timestamp,
+            name,
+            context,
+        },
+    ) {
         Ok(()) => log.push(b'\n'),
         // Only a value that JSON cannot hold fails; half a line must not stay.
         Err(_) => log.truncate(before),
@@ -60,7 +69,11 @@ impl Pending {
     /// Takes everything as one transaction of appends.
     pub(crate) fn take(&mut self) -> Transaction {
         let mut transaction = Transaction::new();
-        for (key, log) in [(OUTPUT, &mut self.output), (INPUT, &mut self.input), (EXEC, &mut self.exec)] {
+        for (key, log) in [
+            (OUTPUT, &mut self.output),
+            (INPUT, &mut self.input),
+            (EXEC, &mut self.exec),
+        ] {
             if !log.is_empty() {
                 transaction.append(key, log);
                 log.clear();
@@ -97,8 +110,16 @@ impl Header {
     pub(crate) fn output(ntasks: u32) -> Self {
         Header {
             version: 1,
-            encoding: Streams { stdin: None, stdout: Some("UTF-8"), stderr: Some("UTF-8") },
-            count: Streams { stdin: None, stdout: Some(ntasks), stderr: Some(ntasks) },
+            encoding: Streams {
+                stdin: None,
+                stdout: Some("UTF-8"),
+                stderr: Some("UTF-8"),
+            },
+            count: Streams {
+                stdin: None,
+                stdout: Some(ntasks),
+                stderr: Some(ntasks),
+            },
             options: Empty {},
         }
     }
@@ -107,8 +128,16 @@ impl Header {
     pub(crate) fn input() -> Self {
         Header {
             version: 1,
-            encoding: Streams { stdin: Some("UTF-8"), stdout: None, stderr: None },
-            count: Streams { stdin: Some(1), stdout: None, stderr: None },
+            encoding: Streams {
+                stdin: Some("UTF-8"),
+                stdout: None,
+                stderr: None,
+            },
+            count: Streams {
+                stdin: Some(1),
+                stdout: None,
+                stderr: None,
+            },
             options: Empty {},
         }
     }
@@ -139,12 +168,24 @@ impl<'a> DataContext<'a> {
             Ok(text) => (None, text.into()),
             Err(_) => (Some("base64"), crate::base64::encode(data).into()),
         };
-        DataContext { stream, rank, encoding, data: Some(data), eof: false }
+        DataContext {
+            stream,
+            rank,
+            encoding,
+            data: Some(data),
+            eof: false,
+        }
     }
 
     /// Returns the context of the end of a stream.
     pub(crate) fn eof(stream: &'a str, rank: u32) -> Self {
-        DataContext { stream, rank, encoding: None, data: None, eof: true }
+        DataContext {
+            stream,
+            rank,
+            encoding: None,
+            data: None,
+            eof: true,
+        }
     }
 }
 
@@ -168,9 +209,10 @@ mod tests {
                 "\n"
             )
         );
-        assert!(line("header", &Header::input()).contains(
-            r#"{"version":1,"encoding":{"stdin":"UTF-8"},"count":{"stdin":1},"options":{}}"#
-        ));
+        assert!(
+            line("header", &Header::input())
+                .contains(r#"{"version":1,"encoding":{"stdin":"UTF-8"},"count":{"stdin":1},"options":{}}"#)
+        );
         assert!(
             line("data", &DataContext::data("stderr", 3, b"hello stderr\n"))
                 .contains(r#""context":{"stream":"stderr","rank":"3","data":"hello stderr\n"}"#)

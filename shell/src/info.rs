@@ -8,10 +8,11 @@ use flux_client::{Handle, NODEID_ANY, attr};
 use flux_formats::hostlist::Hostlist;
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::{JobId, ascii_f58};
+use flux_formats::taskmap::{Taskmap, TaskmapError};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::layout::{self, Layout, LayoutError};
+use crate::distribute::{DistributeError, distribute};
 use crate::options::{OptionError, Options};
 use crate::spec::{Jobspec, Shape, SpecError, System};
 
@@ -53,9 +54,31 @@ pub(crate) enum InfoError {
     /// The jobspec is malformed.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// Tasks cannot be mapped.
+    /// There are too few cores.
     #[error(transparent)]
-    Layout(#[from] LayoutError),
+    Distribute(#[from] DistributeError),
+    /// Tasks cannot be mapped as the `taskmap` option asks.
+    #[error("taskmap: {scheme}")]
+    Taskmap {
+        /// The scheme.
+        scheme: &'static str,
+        /// What is wrong with its value.
+        #[source]
+        source: TaskmapError,
+    },
+    /// The scheme of the `taskmap` option is not known.
+    #[error("taskmap: unknown scheme '{0}'")]
+    Scheme(String),
+    /// A manual map has another number of tasks or nodes than the job.
+    #[error("taskmap: map has {map} {what}, the job {job}")]
+    MapSize {
+        /// "tasks" or "nodes".
+        what: &'static str,
+        /// In the map.
+        map: u64,
+        /// In the job.
+        job: u64,
+    },
     /// A shell option has a wrong value.
     #[error(transparent)]
     Option(#[from] OptionError),
@@ -120,7 +143,7 @@ pub(crate) struct JobInfo {
     pub(crate) system: System,
     pub(crate) options: Options,
     pub(crate) shape: Shape,
-    pub(crate) layout: Layout,
+    pub(crate) taskmap: Taskmap,
     /// Ranks of the tasks of this shell, ascending.
     pub(crate) local_tasks: Vec<u32>,
     /// Name of this job's shell service.
@@ -136,8 +159,14 @@ pub(crate) struct JobInfo {
 fn read_stdin() -> Result<Option<Vec<u8>>, InfoError> {
     let mut content = Vec::new();
     // Not through `std::io::stdin` itself, whose buffer would stay for the life of the process.
-    let file = std::io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(InfoError::Read)?;
-    file.take(INPUT_MAX + 1).read_to_end(&mut content).map_err(InfoError::Read)?;
+    let file = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .map_err(InfoError::Read)?;
+    file.take(INPUT_MAX + 1)
+        .read_to_end(&mut content)
+        .map_err(InfoError::Read)?;
     if u64::try_from(content.len()).unwrap_or(u64::MAX) > INPUT_MAX {
         return Err(InfoError::Read(std::io::ErrorKind::FileTooLarge.into()));
     }
@@ -158,7 +187,9 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
     let json = |what| move |source| InfoError::Json { what, source };
     Ok(InputDocument {
         id: id.0,
-        broker_rank: rank.parse().map_err(|_| InfoError::Resources("broker rank is not a number"))?,
+        broker_rank: rank
+            .parse()
+            .map_err(|_| InfoError::Resources("broker rank is not a number"))?,
         jobspec: serde_json::from_str(&lookup.jobspec).map_err(json("jobspec"))?,
         resources: serde_json::from_str(&lookup.resources).map_err(json("R"))?,
     })
@@ -170,9 +201,10 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
 /// Any [`InfoError`].
 pub(crate) fn load(handle: &mut Handle, id: JobId, uid: u32) -> Result<JobInfo, InfoError> {
     let document = match read_stdin()? {
-        Some(content) => {
-            serde_json::from_slice(&content).map_err(|source| InfoError::Json { what: "standard input", source })?
-        }
+        Some(content) => serde_json::from_slice(&content).map_err(|source| InfoError::Json {
+            what: "standard input",
+            source,
+        })?,
         None => ask(handle, id)?,
     };
     JobInfo::new(document, id, uid)
@@ -181,10 +213,15 @@ pub(crate) fn load(handle: &mut Handle, id: JobId, uid: u32) -> Result<JobInfo, 
 impl JobInfo {
     fn new(document: InputDocument, id: JobId, uid: u32) -> Result<Self, InfoError> {
         if document.id != id.0 {
-            return Err(InfoError::OtherJob { found: JobId(document.id), wanted: id });
+            return Err(InfoError::OtherJob {
+                found: JobId(document.id),
+                wanted: id,
+            });
         }
         let nodes = nodes(&document.resources.execution)?;
-        let shell_rank = nodes.iter().position(|node| node.broker_rank == document.broker_rank);
+        let shell_rank = nodes
+            .iter()
+            .position(|node| node.broker_rank == document.broker_rank);
         let shell_rank = shell_rank.ok_or(InfoError::NotInR(document.broker_rank))?;
         let shell_rank = u32::try_from(shell_rank).map_err(|_| InfoError::Resources("too many nodes"))?;
         let mut jobspec = document.jobspec;
@@ -192,19 +229,19 @@ impl JobInfo {
         let command = jobspec.task()?.command.clone();
         let options = Options::new(std::mem::take(&mut jobspec.attributes.system.shell.options));
         let counts = task_counts(&jobspec, &shape, &nodes, &options)?;
-        let layout = choose_layout(&counts, &options, nodes.len())?;
+        let taskmap = choose_taskmap(&counts, &options, nodes.len())?;
         Ok(JobInfo {
             id,
             id_text: id.f58(ascii_locale()),
             uid,
             shell_rank,
-            local_tasks: layout.tasks_of(shell_rank),
+            local_tasks: taskmap.task_ids(shell_rank).iter().collect(),
             nodes,
             command,
             system: jobspec.attributes.system,
             options,
             shape,
-            layout,
+            taskmap,
             service: format!("{uid}-shell-{}", id.f58(true)),
             expiration: document.resources.execution.expiration,
         })
@@ -216,7 +253,8 @@ impl JobInfo {
     /// Any [`InfoError`] but those of reading.
     #[cfg(test)]
     pub(crate) fn from_json(text: &str, id: JobId) -> Result<Self, InfoError> {
-        let document = serde_json::from_str(text).map_err(|source| InfoError::Json { what: "test", source })?;
+        let document =
+            serde_json::from_str(text).map_err(|source| InfoError::Json { what: "test", source })?;
         JobInfo::new(document, id, 1000)
     }
 
@@ -237,7 +275,9 @@ impl JobInfo {
 
     /// Returns the broker rank of a shell.
     pub(crate) fn broker_rank_of(&self, shell_rank: u32) -> u32 {
-        let node = usize::try_from(shell_rank).ok().and_then(|index| self.nodes.get(index));
+        let node = usize::try_from(shell_rank)
+            .ok()
+            .and_then(|index| self.nodes.get(index));
         node.map_or(NODEID_ANY, |node| node.broker_rank)
     }
 
@@ -255,19 +295,32 @@ fn ascii_locale() -> bool {
     let variable = |name| std::env::var(name).ok();
     let force = std::env::var_os("FLUX_F58_FORCE_ASCII").map(|value| value.to_string_lossy().into_owned());
     let (all, ctype, lang) = (variable("LC_ALL"), variable("LC_CTYPE"), variable("LANG"));
-    ascii_f58(force.as_deref(), all.as_deref(), ctype.as_deref(), lang.as_deref())
+    ascii_f58(
+        force.as_deref(),
+        all.as_deref(),
+        ctype.as_deref(),
+        lang.as_deref(),
+    )
 }
 
 /// Returns the nodes of R in ascending order of broker rank, which is the order of its nodelist.
 fn nodes(execution: &Execution) -> Result<Vec<Node>, InfoError> {
     let mut hosts = Hostlist::new();
     for list in &execution.nodelist {
-        hosts.append(list).map_err(|_| InfoError::Resources("invalid nodelist"))?;
+        hosts
+            .append(list)
+            .map_err(|_| InfoError::Resources("invalid nodelist"))?;
     }
-    let mut ranks: Vec<(u32, &Children)> =
-        execution.r_lite.iter().flat_map(|entry| entry.rank.iter().map(move |rank| (rank, &entry.children))).collect();
+    let mut ranks: Vec<(u32, &Children)> = execution
+        .r_lite
+        .iter()
+        .flat_map(|entry| entry.rank.iter().map(move |rank| (rank, &entry.children)))
+        .collect();
     ranks.sort_by_key(|(rank, _)| *rank);
-    if ranks.windows(2).any(|pair| matches!(pair, [(one, _), (two, _)] if one == two)) {
+    if ranks
+        .windows(2)
+        .any(|pair| matches!(pair, [(one, _), (two, _)] if one == two))
+    {
         return Err(InfoError::Resources("a rank is listed twice"));
     }
     let mut hosts = hosts.iter();
@@ -299,8 +352,15 @@ fn task_counts(
         })?;
         return match kind.as_str() {
             "node" => Ok(vec![count; nodes.len()]),
-            "core" => Ok(nodes.iter().map(|node| core_count(node).saturating_mul(count)).collect()),
-            _ => Err(OptionError { name: "per-resource.type".to_owned(), value: format!("\"{kind}\"") }.into()),
+            "core" => Ok(nodes
+                .iter()
+                .map(|node| core_count(node).saturating_mul(count))
+                .collect()),
+            _ => Err(OptionError {
+                name: "per-resource.type".to_owned(),
+                value: format!("\"{kind}\""),
+            }
+            .into()),
         };
     }
     let cores: Vec<u32> = nodes.iter().map(core_count).collect();
@@ -319,49 +379,67 @@ fn task_counts(
     let ntasks = match (count.total, count.per_slot) {
         (Some(total), _) => total,
         (None, Some(per_slot)) if per_slot > 1 => {
-            let counts = layout::distribute(&slots, slot_count.min(slot_total), 1)?;
-            return Ok(counts.into_iter().map(|slots| slots.saturating_mul(per_slot)).collect());
+            let counts = distribute(&slots, slot_count.min(slot_total), 1)?;
+            return Ok(counts
+                .into_iter()
+                .map(|slots| slots.saturating_mul(per_slot))
+                .collect());
         }
         (None, _) => slot_count,
     };
     if ntasks <= slot_total {
-        return Ok(layout::distribute(&slots, ntasks, 1)?);
+        return Ok(distribute(&slots, ntasks, 1)?);
     }
-    Ok(layout::distribute(&cores, ntasks, per)?)
+    Ok(distribute(&cores, ntasks, per)?)
 }
 
 /// Applies the `taskmap` option.
-fn choose_layout(counts: &[u32], options: &Options, node_count: usize) -> Result<Layout, InfoError> {
-    let scheme = options.text("taskmap.scheme")?.unwrap_or_else(|| "block".to_owned());
+fn choose_taskmap(counts: &[u32], options: &Options, node_count: usize) -> Result<Taskmap, InfoError> {
+    let scheme = options
+        .text("taskmap.scheme")?
+        .unwrap_or_else(|| "block".to_owned());
     match scheme.as_str() {
-        "block" => Ok(Layout::block(counts)),
+        "block" => Taskmap::block(counts).map_err(|source| InfoError::Taskmap {
+            scheme: "block",
+            source,
+        }),
         "cyclic" => {
-            let stride = match options.text("taskmap.value")?.as_deref() {
-                None | Some("") => 1,
-                Some(text) => text
-                    .parse()
-                    .ok()
-                    .filter(|stride| *stride > 0)
-                    .ok_or_else(|| LayoutError::Value(text.to_owned()))?,
-            };
-            Ok(Layout::cyclic(counts, stride))
+            let stride = options.number("taskmap.value").unwrap_or(Some(0)).unwrap_or(1);
+            let stride = u32::try_from(stride).unwrap_or(0);
+            Taskmap::cyclic(counts, stride).map_err(|source| InfoError::Taskmap {
+                scheme: "cyclic",
+                source,
+            })
         }
         "manual" => {
-            let layout = match options.get("taskmap.value") {
-                Some(Value::String(text)) => Layout::parse(text)?,
-                Some(other) => Layout::parse(&other.to_string())?,
-                None => return Err(LayoutError::Value(String::new()).into()),
+            let bad = |source| InfoError::Taskmap {
+                scheme: "manual",
+                source,
             };
-            check_size("tasks", u64::from(layout.task_count()), counts.iter().map(|count| u64::from(*count)).sum())?;
-            check_size("nodes", u64::from(layout.node_count()), u64::try_from(node_count).unwrap_or(u64::MAX))?;
-            Ok(layout)
+            let taskmap: Taskmap = match options.get("taskmap.value") {
+                Some(Value::String(text)) => text.parse().map_err(bad)?,
+                Some(other) => Taskmap::from_value(other).map_err(bad)?,
+                None => return Err(bad(TaskmapError::Form)),
+            };
+            let ntasks = counts.iter().map(|count| u64::from(*count)).sum();
+            check_size("tasks", u64::from(taskmap.ntasks()), ntasks)?;
+            check_size(
+                "nodes",
+                u64::from(taskmap.nnodes()),
+                u64::try_from(node_count).unwrap_or(u64::MAX),
+            )?;
+            Ok(taskmap)
         }
-        _ => Err(LayoutError::Scheme(scheme).into()),
+        _ => Err(InfoError::Scheme(scheme)),
     }
 }
 
-fn check_size(what: &'static str, map: u64, job: u64) -> Result<(), LayoutError> {
-    if map == job { Ok(()) } else { Err(LayoutError::Size { what, map, job }) }
+fn check_size(what: &'static str, map: u64, job: u64) -> Result<(), InfoError> {
+    if map == job {
+        Ok(())
+    } else {
+        Err(InfoError::MapSize { what, map, job })
+    }
 }
 
 #[cfg(test)]

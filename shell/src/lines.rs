@@ -13,7 +13,10 @@ pub(crate) struct Pieces {
 impl Pieces {
     /// Returns a cutter that gives whole lines, or whatever has arrived.
     pub(crate) fn new(by_line: bool) -> Self {
-        Pieces { buffer: Vec::new(), by_line }
+        Pieces {
+            buffer: Vec::new(),
+            by_line,
+        }
     }
 
     /// Takes bytes and gives every piece that is complete.
@@ -59,7 +62,9 @@ impl Pieces {
 /// Returns how many bytes at the end begin a UTF-8 character that is not complete.
 fn incomplete_tail(data: &[u8]) -> usize {
     for back in 1..=data.len().min(3) {
-        let Some(byte) = data.get(data.len() - back) else { return 0 };
+        let Some(byte) = data.get(data.len() - back) else {
+            return 0;
+        };
         let needed = match byte {
             0xc2..=0xdf => 2,
             0xe0..=0xef => 3,
@@ -89,14 +94,20 @@ mod tests {
 
     #[test]
     fn lines_stay_whole() {
-        assert_eq!(cut(true, &[b"a\nb", b"c\n\nd"]), [&b"a\n"[..], b"bc\n", b"\n", b"d"]);
+        assert_eq!(
+            cut(true, &[b"a\nb", b"c\n\nd"]),
+            [&b"a\n"[..], b"bc\n", b"\n", b"d"]
+        );
         assert_eq!(cut(false, &[b"a\nb", b"c"]), [&b"a\nb"[..], b"c"]);
     }
 
     #[test]
     fn characters_stay_whole() {
         let text = "aä€".as_bytes();
-        assert_eq!(cut(false, &[&text[..2], &text[2..4], &text[4..]]), [&text[..1], &text[1..3], &text[3..]]);
+        assert_eq!(
+            cut(false, &[&text[..2], &text[2..4], &text[4..]]),
+            [&text[..1], &text[1..3], &text[3..]]
+        );
         assert_eq!(cut(false, &[b"\xff\xfe"]), [b"\xff\xfe"]);
     }
 

@@ -30,19 +30,6 @@ impl From<Level> for u8 {
     }
 }
 
-impl Level {
-    /// Returns the word for people.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Level::Fatal => "FATAL",
-            Level::Error => "ERROR",
-            Level::Warn => "WARN",
-            Level::Debug => "DEBUG",
-            Level::Trace => "TRACE",
-        }
-    }
-}
-
 /// Context of a `log` event (RFC 24).
 #[derive(Debug, Serialize)]
 pub(crate) struct LogContext<'a> {

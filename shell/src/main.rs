@@ -7,10 +7,10 @@
 
 mod base64;
 mod ctx;
+mod distribute;
 mod env;
 mod eventlog;
 mod info;
-mod layout;
 mod lines;
 mod log;
 mod options;

@@ -36,7 +36,10 @@ impl Options {
     }
 
     fn error(name: &str, value: &Value) -> OptionError {
-        OptionError { name: name.to_owned(), value: value.to_string() }
+        OptionError {
+            name: name.to_owned(),
+            value: value.to_string(),
+        }
     }
 
     /// Returns an option as text; numbers are given in decimal.
@@ -57,9 +60,11 @@ impl Options {
                 number.as_i64().map(Some).ok_or_else(|| Self::error(name, value))
             }
             Some(Value::Bool(flag)) => Ok(Some(i64::from(*flag))),
-            Some(value @ Value::String(text)) => {
-                text.trim().parse().map(Some).map_err(|_| Self::error(name, value))
-            }
+            Some(value @ Value::String(text)) => text
+                .trim()
+                .parse()
+                .map(Some)
+                .map_err(|_| Self::error(name, value)),
             Some(other) => Err(Self::error(name, other)),
         }
     }
@@ -72,7 +77,9 @@ impl Options {
     /// Returns an option as a duration: a number of seconds or text in Flux standard duration.
     /// "none" and infinity give `Some(None)`.
     pub(crate) fn duration(&self, name: &str) -> Result<Option<Option<std::time::Duration>>, OptionError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
         let fsd = match value {
             Value::Number(number) => number.as_f64().and_then(Fsd::from_secs_f64),
             Value::String(text) if text == "none" => return Ok(Some(None)),
@@ -99,7 +106,8 @@ mod tests {
 
     #[test]
     fn dotted_names_reach_into_objects() {
-        let options = options(json!({"output": {"stdout": {"type": "file", "label": true}}, "a.b": 3, "n": null}));
+        let options =
+            options(json!({"output": {"stdout": {"type": "file", "label": true}}, "a.b": 3, "n": null}));
         assert_eq!(options.text("output.stdout.type"), Ok(Some("file".to_owned())));
         assert_eq!(options.flag("output.stdout.label"), Ok(true));
         assert_eq!(options.flag("output.stderr.label"), Ok(false));

@@ -75,12 +75,20 @@ pub(crate) struct Shell {
 /// Runs the job on this node and returns the exit code.
 pub(crate) fn run(mut ctx: Ctx) -> u8 {
     start::register(&mut ctx);
+    start::open_eventlog(&mut ctx);
     let signals = signal::receive().map_err(|error| start::StartError::system("signalfd", &error));
     let prepared = signals.and_then(|signals| Ok((signals, start::prepare(&mut ctx)?)));
     let (signals, parts) = match prepared {
         Ok(ready) => ready,
         Err(error) => {
-            ctx.die(1, &error.to_string(), Place { file: file!(), line: line!() });
+            ctx.die(
+                1,
+                &error.to_string(),
+                Place {
+                    file: file!(),
+                    line: line!(),
+                },
+            );
             return leave_early(ctx);
         }
     };
@@ -100,6 +108,8 @@ pub(crate) fn run(mut ctx: Ctx) -> u8 {
 
 /// Tells the job and the broker about a shell that never came up.
 fn leave_early(mut ctx: Ctx) -> u8 {
+    // The leader may not be there yet; then only the exception says why.
+    ctx.leader_is_ready();
     ctx.commit();
     while ctx.is_waiting() {
         match ctx.handle.next_incoming(None) {
@@ -151,13 +161,17 @@ impl Shell {
         let info = &self.ctx.info;
         let body = serde_json::json!({"id": info.id.0, "rank": info.broker_rank_of(info.shell_rank)});
         // A broken connection is noticed by the next poll.
-        let _sent = self.ctx.handle.notify("job-exec.shell-barrier", NODEID_ANY, &body);
+        let _sent = self
+            .ctx
+            .handle
+            .notify("job-exec.shell-barrier", NODEID_ANY, &body);
     }
 
     /// Goes on after all shells have arrived.
     pub(crate) fn barrier_passed(&mut self) {
         match self.phase {
             Phase::InitBarrier => {
+                self.ctx.leader_is_ready();
                 start::announce(&mut self.ctx, self.parts.ptys.as_ref());
                 self.ctx.commit();
                 self.phase = Phase::StartBarrier;
@@ -223,7 +237,11 @@ impl Shell {
         let mut others = Vec::with_capacity(tokens.capacity());
         let mut add = |token, fd, events| {
             tokens.push(token);
-            others.push(Other { fd, events, ready: PollFlags::empty() });
+            others.push(Other {
+                fd,
+                events,
+                ready: PollFlags::empty(),
+            });
         };
         add(Token::Signals, self.signals.as_fd(), PollFlags::POLLIN);
         let stopped = self.parts.output.is_stopped(&self.ctx);
@@ -243,19 +261,30 @@ impl Shell {
             add(Token::Pmi(client), socket, events);
         }
         self.ctx.handle.poll(&mut others, deadline)?;
-        let ready = tokens.into_iter().zip(&others).filter(|(_, other)| !other.ready.is_empty());
+        let ready = tokens
+            .into_iter()
+            .zip(&others)
+            .filter(|(_, other)| !other.ready.is_empty());
         Ok(ready.map(|(token, _)| token).collect())
     }
 
     fn deadline(&self) -> Option<Instant> {
         let warning = self.parts.warning.as_ref().and_then(signal::Warning::deadline);
-        [self.ctx.flush_at(), self.parts.doom.deadline(), warning].into_iter().flatten().min()
+        [self.ctx.flush_at(), self.parts.doom.deadline(), warning]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn on_time(&mut self, now: Instant) {
         self.ctx.flush_due(now);
         self.parts.doom.expire(&mut self.ctx, now);
-        if let Some(signal) = self.parts.warning.as_mut().and_then(|warning| warning.expire(now)) {
+        if let Some(signal) = self
+            .parts
+            .warning
+            .as_mut()
+            .and_then(|warning| warning.expire(now))
+        {
             self.kill_tasks(signal);
         }
     }
@@ -285,8 +314,24 @@ impl Shell {
 
     fn on_signal(&mut self) {
         while let Ok(Some(signal)) = self.signals.next_signal() {
-            log!(self.ctx, Debug, "", "forwarding signal {} to tasks", signal.number());
+            log!(
+                self.ctx,
+                Debug,
+                "",
+                "forwarding signal {} to tasks",
+                signal.number()
+            );
             self.kill_tasks(signal);
+            match self.phase {
+                // There are no tasks yet whose end could end the shell.
+                Phase::InitBarrier => {
+                    self.ctx.exit_code = self.ctx.exit_code.max(128 + signal.number());
+                    self.ctx.fatal = true;
+                }
+                // The broker does not answer, and nothing else is left to do.
+                Phase::Reporting => self.phase = Phase::Done,
+                _ => {}
+            }
         }
     }
 
@@ -299,10 +344,19 @@ impl Shell {
     }
 
     fn on_task_exit(&mut self, index: usize) {
-        let Some(task) = self.tasks.get_mut(index) else { return };
+        let Some(task) = self.tasks.get_mut(index) else {
+            return;
+        };
         let Some(status) = task.reap() else { return };
         let exit = TaskExit::new(task, status);
-        log!(self.ctx, Debug, "", "task {} complete status={}", task.rank, status.exit_code());
+        log!(
+            self.ctx,
+            Debug,
+            "",
+            "task {} complete status={}",
+            task.rank,
+            status.exit_code()
+        );
         self.parts.doom.on_local_exit(&mut self.ctx, exit, Instant::now());
         self.report_first_exit();
         self.check_terminal(index);
@@ -320,9 +374,13 @@ impl Shell {
     }
 
     fn on_output(&mut self, index: usize, stream: Stream) {
-        let Some(task) = self.tasks.get_mut(index) else { return };
+        let Some(task) = self.tasks.get_mut(index) else {
+            return;
+        };
         let place = (task.rank, task.local_id);
-        let Some(slot) = task.readers.get_mut(stream.index()) else { return };
+        let Some(slot) = task.readers.get_mut(stream.index()) else {
+            return;
+        };
         let Some(reader) = slot else { return };
         let (ctx, output) = (&mut self.ctx, &mut self.parts.output);
         let count = match fd::read(&reader.fd, &mut self.buffer) {
@@ -339,11 +397,15 @@ impl Shell {
                 None => true,
             };
             if wanted {
-                reader.pieces.push(data, |piece| output.local(ctx, place, stream, piece));
+                reader
+                    .pieces
+                    .push(data, |piece| output.local(ctx, place, stream, piece));
             }
             return;
         }
-        reader.pieces.finish(|piece| output.local(ctx, place, stream, piece));
+        reader
+            .pieces
+            .finish(|piece| output.local(ctx, place, stream, piece));
         *slot = None;
         output.local_eof(ctx, place.0, stream);
         if task.has_terminal {
@@ -354,7 +416,11 @@ impl Shell {
 
     /// Tells the clients of a terminal that its task has ended, after the last output.
     fn check_terminal(&mut self, index: usize) {
-        let Some(task) = self.tasks.get(index).filter(|task| task.has_terminal && task.is_complete()) else {
+        let Some(task) = self
+            .tasks
+            .get(index)
+            .filter(|task| task.has_terminal && task.is_complete())
+        else {
             return;
         };
         if let (Some(ptys), Some(status)) = (&mut self.parts.ptys, task.status) {
@@ -368,7 +434,11 @@ impl Shell {
             self.kill_tasks(Signal::SIGKILL);
             self.finish_tasks();
         }
-        let seen = self.parts.ptys.as_ref().is_none_or(|ptys| ptys.is_complete(self.killed));
+        let seen = self
+            .parts
+            .ptys
+            .as_ref()
+            .is_none_or(|ptys| ptys.is_complete(self.killed));
         if self.phase == Phase::Running && seen && self.tasks.iter().all(Task::is_complete) {
             self.finish_tasks();
         }
@@ -396,7 +466,8 @@ impl Shell {
         let info = &self.ctx.info;
         let rank = info.broker_rank_of(info.shell_rank);
         let body = exit_request(info.id, rank, self.exit_code());
-        self.ctx.rpc("job-exec.shell-exit", NODEID_ANY, &body, Purpose::ShellExit);
+        self.ctx
+            .rpc("job-exec.shell-exit", NODEID_ANY, &body, Purpose::ShellExit);
     }
 
     /// Takes the broker's answer to the report.
@@ -406,7 +477,11 @@ impl Shell {
 
     /// Returns the highest exit code of the tasks and of the shell itself.
     fn exit_code(&self) -> i32 {
-        let codes = self.tasks.iter().filter_map(|task| task.status).map(|status| status.exit_code());
+        let codes = self
+            .tasks
+            .iter()
+            .filter_map(|task| task.status)
+            .map(|status| status.exit_code());
         codes.chain([self.ctx.exit_code]).max().unwrap_or(0)
     }
 
@@ -449,7 +524,9 @@ fn watch_task<'a>(
             }
         }
     }
-    if task.stdin.wants_write() && let Some(pipe) = &task.stdin.fd {
+    if task.stdin.wants_write()
+        && let Some(pipe) = &task.stdin.fd
+    {
         add(Token::Write(index), pipe.as_fd(), PollFlags::POLLOUT);
     }
 }

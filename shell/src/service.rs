@@ -5,7 +5,7 @@ use std::time::Instant;
 use flux_client::msg::role;
 use flux_client::{Incoming, Message};
 use flux_formats::errno::{ENOSYS, EPERM, EPROTO, Errnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ctx::Purpose;
 use crate::log::{Place, log};
@@ -32,7 +32,13 @@ impl Shell {
             return;
         }
         if let Some(signal) = signal::of_kill_event(event) {
-            log!(self.ctx, Debug, "", "killing tasks with signal {}", signal.number());
+            log!(
+                self.ctx,
+                Debug,
+                "",
+                "killing tasks with signal {}",
+                signal.number()
+            );
             self.kill_tasks(signal);
         }
     }
@@ -44,7 +50,9 @@ impl Shell {
             }
             return;
         }
-        let Some(purpose) = self.ctx.purpose_of(response) else { return };
+        let Some(purpose) = self.ctx.purpose_of(response) else {
+            return;
+        };
         let failed = response.errnum() != 0;
         match purpose {
             Purpose::Commit { .. } => {
@@ -100,7 +108,10 @@ impl Shell {
             return;
         }
         let text = flux_formats::errno::strerror(errnum);
-        let place = Place { file: file!(), line: line!() };
+        let place = Place {
+            file: file!(),
+            line: line!(),
+        };
         self.ctx.die(1, &format!("shell barrier failed: {text}"), place);
     }
 
@@ -111,7 +122,10 @@ impl Shell {
             return;
         }
         let topic = request.topic.clone();
-        let method = topic.as_str().strip_prefix(self.ctx.info.service.as_str()).unwrap_or("");
+        let method = topic
+            .as_str()
+            .strip_prefix(self.ctx.info.service.as_str())
+            .unwrap_or("");
         let method = method.strip_prefix('.').unwrap_or(method);
         if let Some(rank) = method.strip_prefix("pty.") {
             self.on_pty(rank, request);
@@ -122,6 +136,7 @@ impl Shell {
                 Some(pmi) => pmi.on_exchange(&mut self.ctx, request),
                 None => self.answer(&request, Err((ENOSYS, "PMI is off"))),
             },
+            "pids" => self.on_pids(&request),
             "write-getcredit" => self.parts.output.on_getcredit(&mut self.ctx, request),
             "disconnect" => {
                 if let Some(ptys) = &mut self.parts.ptys {
@@ -160,7 +175,11 @@ impl Shell {
                 self.parts.input.on_forward(&mut self.tasks, request);
                 Ok(())
             }
-            "write" => self.parts.output.on_write(&mut self.ctx, request).map_err(|_| (EPROTO, "")),
+            "write" => self
+                .parts
+                .output
+                .on_write(&mut self.ctx, request)
+                .map_err(|_| (EPROTO, "")),
             "doom" => {
                 let exit: TaskExit = request.payload_json().map_err(|_| (EPROTO, ""))?;
                 self.parts.doom.on_exit(&mut self.ctx, exit, Instant::now());
@@ -171,6 +190,32 @@ impl Shell {
             "tasks-complete" => Ok(()),
             _ => Err((ENOSYS, "unknown shell service method")),
         }
+    }
+
+    /// Answers which processes the local tasks are (an addition to the original's services): one request to each
+    /// shell of the job gives what the original's proctable gives.
+    fn on_pids(&mut self, request: &Message) {
+        #[derive(Serialize)]
+        struct Pids<'a> {
+            host: &'a str,
+            tasks: Vec<Pid>,
+        }
+        #[derive(Serialize)]
+        struct Pid {
+            rank: u32,
+            pid: u32,
+        }
+        let host = self.ctx.info.node().map_or("", |node| node.host.as_str());
+        let tasks = self.tasks.iter().map(|task| Pid {
+            rank: task.rank,
+            pid: task.pid,
+        });
+        let body = Pids {
+            host,
+            tasks: tasks.collect(),
+        };
+        // A requestor that is gone needs no answer.
+        let _sent = self.ctx.handle.respond(request, Some(&body));
     }
 
     /// Takes the news that another shell is gone.
@@ -186,7 +231,13 @@ impl Shell {
         let exception: Exception = request.payload_json().map_err(|_| (EPROTO, ""))?;
         let message = exception.message.unwrap_or_default();
         if exception.kind == "lost-shell" {
-            log!(self.ctx, Warn, "", "shell rank {} is lost: {message}", exception.shell_rank);
+            log!(
+                self.ctx,
+                Warn,
+                "",
+                "shell rank {} is lost: {message}",
+                exception.shell_rank
+            );
             self.parts.output.lost_shell(exception.shell_rank);
         } else {
             log!(self.ctx, Warn, "", "exception {}: {message}", exception.kind);

@@ -115,8 +115,13 @@ fn least(count: &Value) -> u32 {
         Value::Object(range) => range.get("min").and_then(plain_value).unwrap_or(1),
         Value::String(text) => {
             let digits = text.trim_start_matches('[');
-            let end = digits.find(|character: char| !character.is_ascii_digit()).unwrap_or(digits.len());
-            digits.get(..end).and_then(|number| number.parse().ok()).unwrap_or(1)
+            let end = digits
+                .find(|character: char| !character.is_ascii_digit())
+                .unwrap_or(digits.len());
+            digits
+                .get(..end)
+                .and_then(|number| number.parse().ok())
+                .unwrap_or(1)
         }
         other => plain(other).unwrap_or(1),
     }
@@ -132,8 +137,14 @@ impl Jobspec {
     /// # Errors
     /// [`SpecError::Tasks`], [`SpecError::Command`].
     pub(crate) fn task(&self) -> Result<&TaskSpec, SpecError> {
-        let [task] = self.tasks.as_slice() else { return Err(SpecError::Tasks) };
-        if task.command.is_empty() { Err(SpecError::Command) } else { Ok(task) }
+        let [task] = self.tasks.as_slice() else {
+            return Err(SpecError::Tasks);
+        };
+        if task.command.is_empty() {
+            Err(SpecError::Command)
+        } else {
+            Ok(task)
+        }
     }
 
     /// Returns the shape of the request.
@@ -145,15 +156,25 @@ impl Jobspec {
         let mut above = Some(1_u32);
         let mut in_node = false;
         loop {
-            let Some(vertex) = level.iter().find(|vertex| vertex.kind == "slot").or_else(|| level.first()) else {
+            let Some(vertex) = level
+                .iter()
+                .find(|vertex| vertex.kind == "slot")
+                .or_else(|| level.first())
+            else {
                 return Err(SpecError::Slot);
             };
             let count = plain(&vertex.count);
             if vertex.kind == "slot" {
-                let cores_per_slot = cores(&vertex.with).filter(|cores| *cores > 0).ok_or(SpecError::Core)?;
+                let cores_per_slot = cores(&vertex.with)
+                    .filter(|cores| *cores > 0)
+                    .ok_or(SpecError::Core)?;
                 let slot_count = above.zip(count).map(|(above, count)| above.saturating_mul(count));
                 let slots_per_node = if in_node { count } else { None };
-                return Ok(Shape { slot_count, cores_per_slot, slots_per_node });
+                return Ok(Shape {
+                    slot_count,
+                    cores_per_slot,
+                    slots_per_node,
+                });
             }
             in_node |= vertex.kind == "node";
             above = above.zip(count).map(|(above, count)| above.saturating_mul(count));
@@ -164,7 +185,11 @@ impl Jobspec {
 
 fn cores(level: &[Vertex]) -> Option<u32> {
     level.iter().find_map(|vertex| {
-        let below = if vertex.kind == "core" { 1 } else { cores(&vertex.with)? };
+        let below = if vertex.kind == "core" {
+            1
+        } else {
+            cores(&vertex.with)?
+        };
         Some(least(&vertex.count).saturating_mul(below))
     })
 }
@@ -174,7 +199,8 @@ mod tests {
     use super::*;
 
     fn shape(resources: &str) -> Result<Shape, SpecError> {
-        let text = format!(r#"{{"resources":{resources},"tasks":[{{"command":["x"],"slot":"task"}}],"version":1}}"#);
+        let text =
+            format!(r#"{{"resources":{resources},"tasks":[{{"command":["x"],"slot":"task"}}],"version":1}}"#);
         serde_json::from_str::<Jobspec>(&text).unwrap().shape()
     }
 
@@ -183,18 +209,36 @@ mod tests {
         let slot = r#"[{"type":"slot","count":4,"label":"task","with":[{"type":"core","count":2}]}]"#;
         assert_eq!(
             shape(slot),
-            Ok(Shape { slot_count: Some(4), cores_per_slot: 2, slots_per_node: None })
+            Ok(Shape {
+                slot_count: Some(4),
+                cores_per_slot: 2,
+                slots_per_node: None
+            })
         );
         let node = r#"[{"type":"node","count":3,"exclusive":true,"with":[{"type":"slot","count":2,"label":"task",
             "with":[{"type":"core","count":1},{"type":"gpu","count":1}]}]}]"#;
         assert_eq!(
             shape(node),
-            Ok(Shape { slot_count: Some(6), cores_per_slot: 1, slots_per_node: Some(2) })
+            Ok(Shape {
+                slot_count: Some(6),
+                cores_per_slot: 1,
+                slots_per_node: Some(2)
+            })
         );
         let range = r#"[{"type":"slot","count":{"min":2,"max":4,"operator":"+","operand":1},"label":"task",
             "with":[{"type":"core","count":"3-5"}]}]"#;
-        assert_eq!(shape(range), Ok(Shape { slot_count: None, cores_per_slot: 3, slots_per_node: None }));
+        assert_eq!(
+            shape(range),
+            Ok(Shape {
+                slot_count: None,
+                cores_per_slot: 3,
+                slots_per_node: None
+            })
+        );
         assert_eq!(shape("[]"), Err(SpecError::Slot));
-        assert_eq!(shape(r#"[{"type":"slot","count":1,"with":[{"type":"gpu","count":1}]}]"#), Err(SpecError::Core));
+        assert_eq!(
+            shape(r#"[{"type":"slot","count":1,"with":[{"type":"gpu","count":1}]}]"#),
+            Err(SpecError::Core)
+        );
     }
 }

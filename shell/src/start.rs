@@ -1,6 +1,7 @@
 //! How does a shell come up and its tasks start?
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use flux_client::NODEID_ANY;
 use flux_process::{Command, ProcessGroup, fd};
@@ -9,13 +10,14 @@ use serde_json::Value;
 
 use crate::ctx::{Ctx, Purpose};
 use crate::env::Env;
-use crate::eventlog;
+use crate::eventlog::{self, Header};
 use crate::lines::Pieces;
 use crate::log::log;
 use crate::options::OptionError;
 use crate::phases::Shell;
 use crate::plugins::affinity::Affinity;
 use crate::plugins::doom::Doom;
+use crate::plugins::files::{self, FileError};
 use crate::plugins::gpubind::GpuBind;
 use crate::plugins::input::{Input, InputError};
 use crate::plugins::output::{Output, OutputError};
@@ -39,6 +41,9 @@ pub(crate) enum StartError {
     /// Input cannot be set up.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The job's files cannot be put in place.
+    #[error(transparent)]
+    Files(#[from] FileError),
     /// An option asks for something that this shell does not have.
     #[error("{option}: {reason}")]
     Unsupported {
@@ -59,7 +64,10 @@ pub(crate) enum StartError {
 
 impl StartError {
     pub(crate) fn system(what: &'static str, error: &std::io::Error) -> Self {
-        StartError::System { what, text: crate::errno_text(error) }
+        StartError::System {
+            what,
+            text: crate::errno_text(error),
+        }
     }
 }
 
@@ -97,13 +105,31 @@ pub(crate) fn register(ctx: &mut Ctx) {
     ctx.rpc("event.subscribe", NODEID_ANY, &topic, Purpose::Setup);
 }
 
+/// Begins the output eventlog, whose header comes before everything that is logged; only the leader does.
+pub(crate) fn open_eventlog(ctx: &mut Ctx) {
+    if ctx.info.is_leader() {
+        let header = Header::output(ctx.info.taskmap.ntasks());
+        eventlog::push(&mut ctx.events.output, "header", &header);
+        ctx.leader_is_ready();
+    }
+}
+
 /// Changes to the job's directory, or to /tmp when that is not possible.
 pub(crate) fn change_directory(ctx: &mut Ctx) {
-    let Some(cwd) = ctx.info.system.cwd.clone() else { return };
-    let Err(error) = std::env::set_current_dir(&cwd) else { return };
+    let Some(cwd) = ctx.info.system.cwd.clone() else {
+        return;
+    };
+    let Err(error) = std::env::set_current_dir(&cwd) else {
+        return;
+    };
     let text = crate::errno_text(&error);
     let host = ctx.info.node().map_or_else(String::new, |node| node.host.clone());
-    log!(ctx, Error, "", "host {host}: Could not change dir to {cwd}: {text}. Going to /tmp instead");
+    log!(
+        ctx,
+        Error,
+        "",
+        "host {host}: Could not change dir to {cwd}: {text}. Going to /tmp instead"
+    );
     if let Err(error) = std::env::set_current_dir("/tmp") {
         let text = crate::errno_text(&error);
         log!(ctx, Error, "", "Could not change dir to /tmp: {text}");
@@ -145,7 +171,9 @@ pub(crate) fn announce_start(ctx: &mut Ctx) {
         taskmap: Value,
     }
     if ctx.info.is_leader() {
-        let start = Start { taskmap: ctx.info.layout.to_wrapped_json() };
+        let start = Start {
+            taskmap: ctx.info.taskmap.to_wrapped_value(),
+        };
         eventlog::push(&mut ctx.events.exec, "shell.start", &start);
     }
 }
@@ -171,11 +199,17 @@ pub(crate) struct Parts {
 pub(crate) fn prepare(ctx: &mut Ctx) -> Result<Parts, StartError> {
     ctx.configure()?;
     check_options(ctx)?;
-    let (shape, size) = (ctx.info.shape, ctx.info.layout.task_count());
+    let (shape, size) = (ctx.info.shape, ctx.info.taskmap.ntasks());
     let count = |number: Option<u32>| number.map_or("-1".to_owned(), |number| number.to_string());
     log!(
-        ctx, Debug, "", "{}: task_count={size} slot_count={} cores_per_slot={} slots_per_node={}",
-        ctx.info.shell_rank, count(shape.slot_count), shape.cores_per_slot, count(shape.slots_per_node)
+        ctx,
+        Debug,
+        "",
+        "{}: task_count={size} slot_count={} cores_per_slot={} slots_per_node={}",
+        ctx.info.shell_rank,
+        count(shape.slot_count),
+        shape.cores_per_slot,
+        count(shape.slots_per_node)
     );
     log_tasks(ctx);
     change_directory(ctx);
@@ -184,11 +218,22 @@ pub(crate) fn prepare(ctx: &mut Ctx) -> Result<Parts, StartError> {
     let tmpdir = match TmpDir::create(&ctx.info, env.get("TMPDIR")) {
         Ok(tmpdir) => Some(tmpdir),
         Err(error) => {
-            log!(ctx, Warn, "tmpdir", "no directory for temporary files: {}", crate::errno_text(&error));
+            log!(
+                ctx,
+                Warn,
+                "tmpdir",
+                "no directory for temporary files: {}",
+                crate::errno_text(&error)
+            );
             None
         }
     };
-    let tmpdir_path = tmpdir.as_ref().map_or_else(|| "/tmp".to_owned(), |tmpdir| tmpdir.path().into_owned());
+    let tmpdir_path = tmpdir
+        .as_ref()
+        .map_or_else(|| "/tmp".to_owned(), |tmpdir| tmpdir.path().into_owned());
+    if let Some(files) = &ctx.info.system.files {
+        files::extract(files, Path::new(&tmpdir_path))?;
+    }
     set_job_variables(ctx, &mut env, &tmpdir_path);
     let mut output = Output::new(ctx)?;
     output.init(ctx, &tmpdir_path)?;
@@ -210,15 +255,25 @@ pub(crate) fn prepare(ctx: &mut Ctx) -> Result<Parts, StartError> {
 
 fn log_tasks(ctx: &mut Ctx) {
     let tasks: flux_formats::idset::IdSet = ctx.info.local_tasks.iter().copied().collect();
-    let cores = ctx.info.node().map(|node| node.cores.to_string()).unwrap_or_default();
-    log!(ctx, Debug, "", "{}: tasks [{tasks}] on cores {cores}", ctx.info.shell_rank);
+    let cores = ctx
+        .info
+        .node()
+        .map(|node| node.cores.to_string())
+        .unwrap_or_default();
+    log!(
+        ctx,
+        Debug,
+        "",
+        "{}: tasks [{tasks}] on cores {cores}",
+        ctx.info.shell_rank
+    );
 }
 
 /// Sets the variables that all tasks of the job share.
 fn set_job_variables(ctx: &Ctx, env: &mut Env, tmpdir: &str) {
     let info = &ctx.info;
     env.set("FLUX_JOB_ID", info.id_text.as_str());
-    env.set("FLUX_JOB_SIZE", info.layout.task_count().to_string());
+    env.set("FLUX_JOB_SIZE", info.taskmap.ntasks().to_string());
     env.set("FLUX_JOB_NNODES", info.shell_size().to_string());
     env.set("FLUX_JOB_TMPDIR", tmpdir);
     if env.get("TMPDIR").is_none() {
@@ -229,9 +284,14 @@ fn set_job_variables(ctx: &Ctx, env: &mut Env, tmpdir: &str) {
             env.set(name, value);
         }
     }
-    env.set("PMI_SIZE", info.layout.task_count().to_string());
+    env.set("PMI_SIZE", info.taskmap.ntasks().to_string());
     if let Some(Value::Object(templates)) = info.options.get("env-expand") {
-        let scope = Scope { info, shell_rank: info.shell_rank, task: None, tmpdir };
+        let scope = Scope {
+            info,
+            shell_rank: info.shell_rank,
+            task: None,
+            tmpdir,
+        };
         for (name, template) in templates {
             if let Some(text) = template.as_str() {
                 env.set(name, scope.expand(text));
@@ -245,11 +305,18 @@ impl Shell {
     pub(crate) fn start_tasks(&mut self) {
         for (local_id, rank) in (0..).zip(self.ctx.info.local_tasks.clone()) {
             let mut task = Task::new(rank, local_id);
-            let place = crate::log::Place { file: file!(), line: line!() };
+            let place = crate::log::Place {
+                file: file!(),
+                line: line!(),
+            };
             match self.start_task(&mut task) {
                 Ok(None) => self.tasks.push(task),
                 Ok(Some((exit_code, text))) => {
-                    let host = self.ctx.info.node().map_or_else(String::new, |node| node.host.clone());
+                    let host = self
+                        .ctx
+                        .info
+                        .node()
+                        .map_or_else(String::new, |node| node.host.clone());
                     let message = format!("task {rank} (host {host}): start failed: {text}");
                     self.ctx.die(exit_code, &message, place);
                     break;
@@ -267,10 +334,18 @@ impl Shell {
 
     /// Starts one task; a command that cannot be executed gives its exit code and text.
     fn start_task(&mut self, task: &mut Task) -> Result<Option<(i32, String)>, StartError> {
-        let tmpdir = self.parts.tmpdir.as_ref().map_or_else(|| "/tmp".into(), |tmpdir| tmpdir.path());
+        let tmpdir = self
+            .parts
+            .tmpdir
+            .as_ref()
+            .map_or_else(|| "/tmp".into(), |tmpdir| tmpdir.path());
         let info = &self.ctx.info;
-        let scope =
-            Scope { info, shell_rank: info.shell_rank, task: Some((task.rank, task.local_id)), tmpdir: &tmpdir };
+        let scope = Scope {
+            info,
+            shell_rank: info.shell_rank,
+            task: Some((task.rank, task.local_id)),
+            tmpdir: &tmpdir,
+        };
         let mut words = info.command.iter().map(|word| scope.expand(word));
         let program = words.next().unwrap_or_default();
         let mut command = Command::new(program.as_str());
@@ -283,13 +358,16 @@ impl Shell {
             gpubind.apply(task.local_id, &mut env);
         }
         if let Some(pmi) = &mut self.parts.pmi {
-            let socket =
-                pmi.connect(task.local_id, &mut env).map_err(|error| StartError::system("PMI", &error))?;
+            let socket = pmi
+                .connect(task.local_id, &mut env)
+                .map_err(|error| StartError::system("PMI", &error))?;
             command.fd(TASK_FD, socket);
         }
         let terminal = self.parts.ptys.as_mut().filter(|ptys| ptys.covers(task.rank));
         if let Some(ptys) = terminal {
-            let device = ptys.open(task).map_err(|error| StartError::system("pty", &error))?;
+            let device = ptys
+                .open(task)
+                .map_err(|error| StartError::system("pty", &error))?;
             command.controlling_tty(device);
             task.has_terminal = true;
         } else {
@@ -297,7 +375,9 @@ impl Shell {
             command.fd(0, stdin);
             for (stream, number) in [(Stream::Stdout, 1), (Stream::Stderr, 2)] {
                 let by_line = self.parts.output.by_line(stream);
-                let writer = task.open_reader(stream, by_line).map_err(|error| StartError::system("pipe", &error))?;
+                let writer = task
+                    .open_reader(stream, by_line)
+                    .map_err(|error| StartError::system("pipe", &error))?;
                 command.fd(number, writer);
             }
             task.own_group = self.ctx.info.options.get("nosetpgrp").is_none();
@@ -330,7 +410,10 @@ impl Task {
     fn open_reader(&mut self, stream: Stream, by_line: bool) -> std::io::Result<OwnedFd> {
         let (reader, writer) = fd::pipe()?;
         if let Some(slot) = self.readers.get_mut(stream.index()) {
-            *slot = Some(Reader { fd: reader, pieces: Pieces::new(by_line) });
+            *slot = Some(Reader {
+                fd: reader,
+                pieces: Pieces::new(by_line),
+            });
         }
         Ok(writer)
     }
@@ -342,7 +425,13 @@ fn adjust_oom(ctx: &mut Ctx, pid: u32) {
         Ok(None) => {}
         Ok(Some(score)) => {
             if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
-                log!(ctx, Warn, "oom", "oom.adjust={score}: {}", crate::errno_text(&error));
+                log!(
+                    ctx,
+                    Warn,
+                    "oom",
+                    "oom.adjust={score}: {}",
+                    crate::errno_text(&error)
+                );
             }
         }
         Err(error) => log!(ctx, Warn, "oom", "{error}"),

@@ -87,11 +87,17 @@ impl Task {
         self.child.is_some() && self.status.is_none()
     }
 
-    /// Sends a signal to the task and, when it leads a group, to all of that.
+    /// Sends a signal to the task and, when it leads a group, to all of that: also when the task has ended but
+    /// something it started still holds its output.
     pub(crate) fn kill(&self, signal: Signal) {
-        let Some(child) = self.child.as_ref().filter(|_| self.status.is_none()) else { return };
-        // The process may just have ended.
-        let _sent = if self.own_group { child.kill_group(signal) } else { child.send_signal(signal) };
+        let Some(child) = &self.child else { return };
+        // The last process may just have ended.
+        let _sent = match (self.own_group, self.status) {
+            (true, None) => child.kill_group(signal),
+            (true, Some(_)) if !self.is_complete() => flux_process::signal::kill_group(self.pid, signal),
+            (false, None) => child.send_signal(signal),
+            _ => Ok(()),
+        };
     }
 
     /// Takes the end of the process, when it has ended.
@@ -120,7 +126,12 @@ pub(crate) struct Stdin {
 
 impl Stdin {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Stdin { fd: Some(fd), queue: Vec::new(), eof: false, nonblocking: false }
+        Stdin {
+            fd: Some(fd),
+            queue: Vec::new(),
+            eof: false,
+            nonblocking: false,
+        }
     }
 
     /// Returns true when data waits for the task to read.
@@ -135,7 +146,10 @@ impl Stdin {
         }
         if !self.nonblocking && !data.is_empty() {
             // Most tasks never get any input, so this is not done before.
-            let set = self.fd.as_ref().map_or(Ok(()), |pipe| fd::set_nonblocking(pipe, true));
+            let set = self
+                .fd
+                .as_ref()
+                .map_or(Ok(()), |pipe| fd::set_nonblocking(pipe, true));
             self.nonblocking = set.is_ok();
         }
         self.queue.extend_from_slice(data);

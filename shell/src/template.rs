@@ -37,7 +37,9 @@ impl Scope<'_> {
 
     fn render(&self, tag: &str) -> Option<String> {
         if let Some(rest) = tag.strip_prefix("node.") {
-            let node = usize::try_from(self.shell_rank).ok().and_then(|index| self.info.nodes.get(index))?;
+            let node = usize::try_from(self.shell_rank)
+                .ok()
+                .and_then(|index| self.info.nodes.get(index))?;
             return self.render_node(rest, node);
         }
         let id = self.info.id;
@@ -51,7 +53,7 @@ impl Scope<'_> {
             "id" | "jobid" => self.info.id_text.clone(),
             "name" => self.name(),
             "nnodes" => self.info.shell_size().to_string(),
-            "size" | "ntasks" => self.info.layout.task_count().to_string(),
+            "size" | "ntasks" => self.info.taskmap.ntasks().to_string(),
             "taskid" | "task.id" | "task.rank" => self.task?.0.to_string(),
             "task.index" | "task.localid" => self.task?.1.to_string(),
             "tmpdir" => self.tmpdir.to_owned(),
@@ -61,7 +63,8 @@ impl Scope<'_> {
 
     fn name(&self) -> String {
         let name = self.info.system.job.name.clone();
-        name.or_else(|| Some(self.info.command.first()?.rsplit('/').next()?.to_owned())).unwrap_or_default()
+        name.or_else(|| Some(self.info.command.first()?.rsplit('/').next()?.to_owned()))
+            .unwrap_or_default()
     }
 
     fn render_node(&self, tag: &str, node: &Node) -> Option<String> {
@@ -90,12 +93,20 @@ mod tests {
             "count":{"per_slot":1}}],"attributes":{"system":{"duration":0}},"version":1},"R":{"version":1,"execution":
             {"R_lite":[{"rank":"3","children":{"core":"4-5","gpu":"1"}}],"nodelist":["n7"]}}}"#;
         let info = JobInfo::from_json(text, JobId(6_731_191_091_817_518)).unwrap();
-        let scope = Scope { info: &info, shell_rank: 0, task: Some((1, 1)), tmpdir: "/t" };
+        let scope = Scope {
+            info: &info,
+            shell_rank: 0,
+            task: Some((1, 1)),
+            tmpdir: "/t",
+        };
         for (template, expected) in [
             ("plain", "plain"),
             ("{{id.dec}}-{{jobid.f58plain}}", "6731191091817518-fuZZybuNNy"),
             ("{{name}}.{{taskid}}.{{task.index}}", "hostname.1.1"),
-            ("{{node.name}}{{node.id}} {{node.broker_rank}} {{node.cores}} {{node.ncores}}", "n70 3 4-5 2"),
+            (
+                "{{node.name}}{{node.id}} {{node.broker_rank}} {{node.cores}} {{node.ncores}}",
+                "n70 3 4-5 2",
+            ),
             ("{{nnodes}}/{{size}} {{tmpdir}} {{nope}}", "1/2 /t {{nope}}"),
         ] {
             assert_eq!(scope.expand(template), expected);

@@ -1,7 +1,7 @@
 //! Who may connect, with which roles? (RFC 12; flux-core: modules/connector-local/local.c, behaviour)
 
 use super::client::{ClientIo, serve};
-use crate::service::{ClientId, ClientInfo, Cx, Interface, RpcError, Service};
+use crate::service::{ClientId, ClientInfo, Cx, Interface, Mailbox, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::msg::{Message, role};
 use serde_json::{Value, json};
@@ -95,6 +95,23 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
+/// Hands every new connection to the service, until the broker ends.
+async fn accept_loop(listener: UnixListener, mailbox: Mailbox<ConnectorLocal>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(err) => {
+                tracing::warn!(err = %err, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if mailbox.post(move |me, cx| me.on_accept(cx, stream)).await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Service for ConnectorLocal {
     fn interfaces(&self) -> Vec<Interface> {
         vec![Interface { service: "connector-local", methods: &[] }]
@@ -107,21 +124,7 @@ impl Service for ConnectorLocal {
             RpcError::new(errnum, format!("cannot listen at {}: {err}", self.path.display()))
         })?;
         let mailbox = cx.mailbox::<ConnectorLocal>();
-        cx.spawn_task(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        if mailbox.post(move |me, cx| me.on_accept(cx, stream)).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(err) => {
-                        tracing::warn!(err = %err, "accept failed");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        });
+        cx.spawn_task(accept_loop(listener, mailbox));
         Ok(())
     }
 

@@ -25,7 +25,7 @@ const REMOVED_PREFIXES: &[&str] = &["PMI_", "SLURM_", "PMIX_", "PALS_"];
 
 /// Returns the environment for programs that the broker starts: its own without launcher variables, with
 /// `FLUX_URI` of this broker and the directory of the `flux` command at the end of PATH.
-pub fn environment(cx: &Cx<'_>) -> Vec<(OsString, OsString)> {
+pub(crate) fn environment(cx: &Cx<'_>) -> Vec<(OsString, OsString)> {
     let removed = |name: &OsString| {
         REMOVED.iter().any(|r| name == r)
             || REMOVED_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))

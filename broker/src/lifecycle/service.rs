@@ -1,6 +1,6 @@
 //! The actor: takes events, enters states, answers those who wait for them.
 
-use crate::service::{Cx, Interface, Method, RpcError, Service, TimerId};
+use crate::service::{Cx, Interface, Mailbox, Method, RpcError, Service, TimerId};
 use crate::state_machine::{State, next};
 use flux_formats::errno;
 use flux_formats::fsd::Fsd;
@@ -10,6 +10,7 @@ use flux_process::{PidFd, Signal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Instant;
+use tokio::signal::unix::{self, SignalKind};
 
 /// What the command line decided.
 #[derive(Clone, Debug, Default)]
@@ -397,13 +398,24 @@ impl Service for Lifecycle {
 }
 
 /// Signals that end the instance.
-const DEADLY: &[(&str, fn() -> tokio::signal::unix::SignalKind)] = &[
-    ("SIGHUP", tokio::signal::unix::SignalKind::hangup),
-    ("SIGINT", tokio::signal::unix::SignalKind::interrupt),
-    ("SIGQUIT", tokio::signal::unix::SignalKind::quit),
-    ("SIGTERM", tokio::signal::unix::SignalKind::terminate),
-    ("SIGALRM", tokio::signal::unix::SignalKind::alarm),
-];
+fn deadly_signals() -> [(&'static str, SignalKind); 5] {
+    [
+        ("SIGHUP", SignalKind::hangup()),
+        ("SIGINT", SignalKind::interrupt()),
+        ("SIGQUIT", SignalKind::quit()),
+        ("SIGTERM", SignalKind::terminate()),
+        ("SIGALRM", SignalKind::alarm()),
+    ]
+}
+
+/// Posts each arrival of a signal, until the broker ends.
+async fn signal_loop(name: &'static str, mut stream: unix::Signal, mailbox: Mailbox<Lifecycle>) {
+    while stream.recv().await.is_some() {
+        if mailbox.post(move |me, cx| me.on_signal(cx, name)).await.is_err() {
+            return;
+        }
+    }
+}
 
 /// Starts the life of a broker whose built-in services are loaded.
 ///
@@ -411,21 +423,15 @@ const DEADLY: &[(&str, fn() -> tokio::signal::unix::SignalKind)] = &[
 /// A signal handler cannot be installed.
 pub fn begin(hub: &mut crate::service::Hub) -> Result<(), RpcError> {
     let mut streams = Vec::new();
-    for (name, kind) in DEADLY {
-        let stream = tokio::signal::unix::signal(kind())
-            .map_err(|err| RpcError::new(errno::EINVAL, format!("{name}: {err}")))?;
-        streams.push((*name, stream));
+    for (name, kind) in deadly_signals() {
+        let stream =
+            unix::signal(kind).map_err(|err| RpcError::new(errno::EINVAL, format!("{name}: {err}")))?;
+        streams.push((name, stream));
     }
     hub.core().call_service("state-machine", move |me: &mut Lifecycle, cx| {
-        for (name, mut stream) in streams {
+        for (name, stream) in streams {
             let mailbox = cx.mailbox::<Lifecycle>();
-            cx.spawn_task(async move {
-                while stream.recv().await.is_some() {
-                    if mailbox.post(move |me, cx| me.on_signal(cx, name)).await.is_err() {
-                        return;
-                    }
-                }
-            });
+            cx.spawn_task(signal_loop(name, stream, mailbox));
         }
         me.post(cx, "builtins-success");
     });

@@ -130,11 +130,11 @@ impl Service for Groups {
             "get" => self.get(cx, req),
             "update" => {
                 let Ok(UpdateRequest { update }) = req.payload_json() else { return };
-                for (name, steps) in update {
-                    for (joined, ranks) in steps {
-                        if let Ok(ranks) = ranks.parse::<IdSet>() {
-                            self.apply(cx, &name, joined, &ranks);
-                        }
+                let steps = update.iter().flat_map(|(name, steps)| steps.iter().map(move |step| (name, step)));
+                for (name, (joined, ranks)) in steps {
+                    // a child of our own build sends idsets; anything else is no membership
+                    if let Ok(ranks) = ranks.parse::<IdSet>() {
+                        self.apply(cx, name, *joined, &ranks);
                     }
                 }
             }

@@ -81,9 +81,14 @@ pub(super) struct Slot {
 
 /// Continuation of an RPC.
 pub(super) enum Continuation {
-    Once(Box<dyn FnOnce(&mut dyn Any, &mut Cx<'_>, Result<Message, RpcError>)>),
-    Stream(Box<dyn FnMut(&mut dyn Any, &mut Cx<'_>, Result<Message, RpcError>)>),
+    Once(OnceDone),
+    Stream(EachResponse),
 }
+
+/// Takes the one answer.
+pub(super) type OnceDone = Box<dyn FnOnce(&mut dyn Any, &mut Cx<'_>, Result<Message, RpcError>)>;
+/// Takes every response and the error at the end.
+pub(super) type EachResponse = Box<dyn FnMut(&mut dyn Any, &mut Cx<'_>, Result<Message, RpcError>)>;
 
 /// An RPC that a local service made and that is not answered yet.
 pub(super) struct Pending {

@@ -255,6 +255,16 @@ impl Hub {
         }
     }
 
+    /// Does what is queued and posted.
+    #[cfg(test)]
+    pub(super) async fn run_posts(&mut self) {
+        self.run_queue();
+        while let Ok((slot, call)) = self.from_threads.try_recv() {
+            self.core.queue.push_back(Work::Call(slot, call));
+        }
+        self.run_queue();
+    }
+
     /// Does what is queued, then waits a little for tasks, threads and timers.
     #[cfg(test)]
     pub(super) async fn run_turn(&mut self) {
@@ -267,6 +277,12 @@ impl Hub {
             () = patience => {}
         }
         self.run_queue();
+    }
+
+    fn take_library_logs(&mut self) {
+        for (level, name, text) in crate::trace_log::take() {
+            self.core.log(level, &name, &text);
+        }
     }
 
     fn fire_timers(&mut self) {
@@ -282,6 +298,7 @@ impl Hub {
         let mut tasks = Vec::with_capacity(BATCH);
         loop {
             self.fire_timers();
+            self.take_library_logs();
             self.run_queue();
             if let Some(code) = self.core.exit {
                 self.core.flush_clients();

@@ -129,4 +129,24 @@ impl TestHub {
         });
         (answers, tag)
     }
+
+    /// Unloads a module and waits until it is gone.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let name = name.to_owned();
+        self.wait(move |cx, done| {
+            cx.remove_module(&name, move |probe: &mut Probe, cx| done(probe, cx, ())).unwrap();
+        });
+    }
+
+    /// Runs for some turns, so that threads and tasks can answer.
+    pub(crate) fn run_idle(&mut self) {
+        for _ in 0..10 {
+            self.local.block_on(&self.runtime, self.hub.run_turn());
+        }
+    }
+
+    /// Takes what threads and tasks have posted, without waiting.
+    pub(crate) fn run_posts(&mut self) {
+        self.local.block_on(&self.runtime, self.hub.run_posts());
+    }
 }

@@ -2,17 +2,27 @@
 
 mod attr;
 mod bulksubmit;
+mod cancel;
+mod config;
 mod dmesg;
 mod env;
 mod event;
+mod exec;
+mod hostlist;
 mod job;
+mod jobs;
 mod kvs;
 mod logger;
 mod module;
+mod overlay;
 mod ping;
+mod queue;
+mod resource;
+mod resource_set;
 mod run;
 mod start;
 mod submit;
+mod uptime;
 mod version;
 
 use clap::{ArgMatches, Command};
@@ -111,6 +121,46 @@ const fn missing(name: &'static str, about: &'static str) -> Entry {
 
 /// Every sub-command, in the order in which help lists them.
 pub(crate) static COMMANDS: &[Entry] = &[
+    plain(
+        "exec",
+        "Execute processes across flux ranks",
+        exec::args,
+        exec::run,
+    ),
+    group("overlay", "Manage overlay network", Style::Plain, overlay::TABLE),
+    group("config", "Manage configuration", Style::Plain, config::TABLE),
+    tagged(
+        "hostlist",
+        "Fetch, combine, and manipulate Flux hostlists",
+        hostlist::args,
+        hostlist::run,
+    ),
+    group(
+        "R",
+        "Read, write, and manipulate resource sets",
+        Style::Plain,
+        resource_set::TABLE,
+    ),
+    plain(
+        "uptime",
+        "Tell how long Flux has been up and running",
+        uptime::args,
+        uptime::run,
+    ),
+    group(
+        "queue",
+        "List and manipulate flux queues",
+        Style::Tagged,
+        queue::TABLE,
+    ),
+    group(
+        "resource",
+        "List and manipulate Flux resources",
+        Style::Tagged,
+        resource::TABLE,
+    ),
+    tagged("cancel", "Cancel one or more jobs", cancel::args, cancel::run),
+    tagged("jobs", "List jobs submitted to Flux", jobs::args, jobs::run),
     tagged(
         "bulksubmit",
         "Submit jobs in bulk to a Flux instance",

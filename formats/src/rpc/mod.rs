@@ -4,3 +4,5 @@ pub mod job_manager;
 pub mod resource;
 pub mod sched;
 pub mod job_exec;
+pub mod job_info;
+pub mod job_list;

@@ -6,6 +6,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, flags};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "values come from guests")]
 pub(crate) enum Level {
     #[component(name = "emerg")]
     Emerg,

@@ -33,7 +33,6 @@ pub(crate) struct Guest {
     configuration: Arc<Configuration>,
     live: Option<Live>,
     logs: Vec<LogRecord>,
-    traps: u64,
 }
 
 /// An instance.
@@ -121,7 +120,6 @@ impl Guest {
             configuration,
             live: None,
             logs: Vec::new(),
-            traps: 0,
         };
         let _running = runtime.running();
         guest.ensure_live(0.0)?;
@@ -136,11 +134,6 @@ impl Guest {
     /// Returns what the site said of it.
     pub(crate) fn spec(&self) -> &PluginSpec {
         &self.spec
-    }
-
-    /// Returns how many instances were lost so far.
-    pub(crate) fn traps(&self) -> u64 {
-        self.traps
     }
 
     /// Returns true when the instance is there; false after a trap, until the next call makes a new one.
@@ -185,7 +178,6 @@ impl Guest {
         self.logs.append(&mut live.store.data_mut().logs);
         result.map_err(|error| {
             self.live = None;
-            self.traps += 1;
             let reason = reason(&error);
             PolicyError::Trapped { name: self.spec.name.clone(), function, reason }
         })

@@ -45,7 +45,8 @@ pub(super) fn to_r(inventory: &Inventory, parts: &[Part<'_>], times: Times, loca
     if times.nslots > 0 {
         let _ = write!(out, r#","nslots":{}"#, times.nslots);
     }
-    let _ = write!(out, r#","nodelist":[{}]"#, quoted(&nodelist(parts)));
+    let hosts = if parts.is_empty() { String::new() } else { quoted(&nodelist(parts)) };
+    let _ = write!(out, r#","nodelist":[{hosts}]"#);
     properties(&mut out, inventory, parts, local_properties);
     out.push_str("}}");
     out

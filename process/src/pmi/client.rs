@@ -113,18 +113,31 @@ impl Client {
             vallen_max: 0,
             trace,
         };
-        client.call("init", &Request::Init { version: 1, subversion: 1 }, |response| {
-            matches!(response, Response::Init { .. }).then_some(())
-        })?;
+        client.call(
+            "init",
+            &Request::Init {
+                version: 1,
+                subversion: 1,
+            },
+            |response| matches!(response, Response::Init { .. }).then_some(()),
+        )?;
         (client.keylen_max, client.vallen_max) =
             client.call("get_maxes", &Request::GetMaxes, |response| match response {
-                Response::Maxes { keylen_max, vallen_max, .. } => Some((keylen_max, vallen_max)),
+                Response::Maxes {
+                    keylen_max,
+                    vallen_max,
+                    ..
+                } => Some((keylen_max, vallen_max)),
                 _ => None,
             })?;
-        client.kvsname = client.call("get_my_kvsname", &Request::GetMyKvsname, |response| match response {
-            Response::MyKvsname { kvsname, .. } => Some(kvsname.to_owned()),
-            _ => None,
-        })?;
+        client.kvsname = client.call(
+            "get_my_kvsname",
+            &Request::GetMyKvsname,
+            |response| match response {
+                Response::MyKvsname { kvsname, .. } => Some(kvsname.to_owned()),
+                _ => None,
+            },
+        )?;
         Ok(client)
     }
 
@@ -161,9 +174,15 @@ impl Client {
             return Err(ClientError::Unsendable { what: "value" });
         }
         let kvsname = self.kvsname.clone();
-        self.call("put", &Request::Put { kvsname: &kvsname, key, value }, |response| {
-            matches!(response, Response::Put { .. }).then_some(())
-        })
+        self.call(
+            "put",
+            &Request::Put {
+                kvsname: &kvsname,
+                key,
+                value,
+            },
+            |response| matches!(response, Response::Put { .. }).then_some(()),
+        )
     }
 
     /// Returns the value of a key, `None` when there is no such key.
@@ -172,10 +191,17 @@ impl Client {
     /// Any [`ClientError`] of the connection.
     pub fn get(&mut self, key: &str) -> Result<Option<String>, ClientError> {
         let kvsname = self.kvsname.clone();
-        let result = self.call("get", &Request::Get { kvsname: &kvsname, key }, |response| match response {
-            Response::Get { value, .. } => Some(value.unwrap_or_default().to_owned()),
-            _ => None,
-        });
+        let result = self.call(
+            "get",
+            &Request::Get {
+                kvsname: &kvsname,
+                key,
+            },
+            |response| match response {
+                Response::Get { value, .. } => Some(value.unwrap_or_default().to_owned()),
+                _ => None,
+            },
+        );
         match result {
             Ok(value) => Ok(Some(value)),
             Err(ClientError::Refused { .. }) => Ok(None),
@@ -198,10 +224,14 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`] of the connection.
     pub fn universe_size(&mut self) -> Result<u32, ClientError> {
-        self.call("get_universe_size", &Request::GetUniverseSize, |response| match response {
-            Response::UniverseSize { size, .. } => Some(size),
-            _ => None,
-        })
+        self.call(
+            "get_universe_size",
+            &Request::GetUniverseSize,
+            |response| match response {
+                Response::UniverseSize { size, .. } => Some(size),
+                _ => None,
+            },
+        )
     }
 
     /// Ends the conversation.
@@ -220,7 +250,10 @@ impl Client {
     /// [`ClientError::Io`].
     pub fn abort(mut self, exit_code: i32, message: &str) -> Result<(), ClientError> {
         let message = message.replace(|character: char| character.is_ascii_control(), " ");
-        self.send(&Request::Abort { exitcode: Some(exit_code), error_msg: Some(&message) })
+        self.send(&Request::Abort {
+            exitcode: Some(exit_code),
+            error_msg: Some(&message),
+        })
     }
 
     /// Sends a request and takes what `pick` finds in its answer.
@@ -234,7 +267,12 @@ impl Client {
         let line = self.receive()?;
         let response = match Response::parse(&line) {
             Ok(response) => response,
-            Err(error) => return Err(ClientError::Unexpected { line, source: Some(error) }),
+            Err(error) => {
+                return Err(ClientError::Unexpected {
+                    line,
+                    source: Some(error),
+                });
+            }
         };
         let rc = response.rc();
         let picked = pick(response);
@@ -267,6 +305,7 @@ impl Client {
             if self.input.len() > LINE_MAX * 8 {
                 return Err(ClientError::Unexpected {
                     line: "line too long".to_owned(),
+                    source: None,
                 });
             }
             match fd::read(&self.socket, &mut buffer) {
@@ -280,3 +319,7 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

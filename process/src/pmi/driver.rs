@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use flux_formats::pmi::LINE_MAX;
-
 use super::server::{Output, Server, ServerConfig, ServerTrace};
 use crate::fd;
 use crate::poll::{Interest, PollSet};
 use crate::sys;
+
+/// Longest line kept until its end arrives, in bytes; a client that sends more is cut off.
+const INPUT_MAX: usize = 8192;
 
 /// What the launcher must know or do; replies are sent by the driver itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +192,7 @@ impl Driver {
                 rest = rest.get(end + 1..).unwrap_or_default();
                 self.server.on_line(client, &line, &mut outputs);
             }
-            if rest.len() > LINE_MAX {
+            if rest.len() > INPUT_MAX {
                 break true;
             }
             if let Some(Some(connection)) = self.connections.get_mut(client) {

@@ -208,23 +208,38 @@ impl Server {
 
     fn serve(&mut self, client: usize, request: &Request<'_>, out: &mut Vec<Output>) {
         let response = match request {
-            Request::Init { version, .. } => {
-                Response::Init { rc: if *version == 1 { 0 } else { -1 }, version: 1, subversion: 1 }
-            }
+            Request::Init { version, .. } => Response::Init {
+                rc: if *version == 1 { 0 } else { -1 },
+                version: 1,
+                subversion: 1,
+            },
             Request::GetMaxes => Response::maxes(),
-            Request::GetUniverseSize => Response::UniverseSize { rc: 0, size: self.config.universe_size },
-            Request::GetAppnum => Response::Appnum { rc: 0, appnum: self.config.appnum },
-            Request::Put { kvsname, key, value } => {
-                Response::Put { rc: if self.put(kvsname, key, value) { 0 } else { -1 } }
-            }
+            Request::GetUniverseSize => Response::UniverseSize {
+                rc: 0,
+                size: self.config.universe_size,
+            },
+            Request::GetAppnum => Response::Appnum {
+                rc: 0,
+                appnum: self.config.appnum,
+            },
+            Request::Put { kvsname, key, value } => Response::Put {
+                rc: if self.put(kvsname, key, value) { 0 } else { -1 },
+            },
             Request::GetMyKvsname => {
-                let line = line_of(&Response::MyKvsname { rc: 0, kvsname: &self.config.kvsname });
+                let line = line_of(&Response::MyKvsname {
+                    rc: 0,
+                    kvsname: &self.config.kvsname,
+                });
                 return self.reply_line(client, line, out);
             }
             Request::Get { kvsname, key } => return self.get(client, kvsname, key, out),
             Request::Abort { exitcode, error_msg } => {
                 let (rank, message) = (self.rank(client), error_msg.unwrap_or_default().to_owned());
-                out.push(Output::Abort { rank, exit_code: exitcode.unwrap_or(1), message });
+                out.push(Output::Abort {
+                    rank,
+                    exit_code: exitcode.unwrap_or(1),
+                    message,
+                });
                 return;
             }
             Request::BarrierIn => return self.enter_barrier(client, out),
@@ -329,7 +344,13 @@ impl Server {
                 .get_mut(client)
                 .is_some_and(|state| std::mem::take(&mut state.in_barrier));
             if was_in {
-                self.reply(client, &Response::BarrierOut { rc: if ok { 0 } else { -1 } }, out);
+                self.reply(
+                    client,
+                    &Response::BarrierOut {
+                        rc: if ok { 0 } else { -1 },
+                    },
+                    out,
+                );
             }
         }
         self.in_barrier = 0;
@@ -350,7 +371,10 @@ fn line_of(response: &Response<'_>) -> String {
 }
 
 fn get_line(value: Option<&str>) -> String {
-    line_of(&Response::Get { rc: if value.is_some() { 0 } else { -1 }, value })
+    line_of(&Response::Get {
+        rc: if value.is_some() { 0 } else { -1 },
+        value,
+    })
 }
 
 #[cfg(test)]

@@ -139,7 +139,10 @@ fn an_abort_is_reported_and_not_answered() {
 
 #[test]
 fn a_deferred_key_is_looked_up_once_and_answered_to_all() {
-    let mut server = Server::new(ServerConfig { deferred: vec!["level".into()], ..config(2, false) });
+    let mut server = Server::new(ServerConfig {
+        deferred: vec!["level".into()],
+        ..config(2, false)
+    });
     let mut out = Vec::new();
     server.on_line(0, "cmd=get kvsname=f1 key=level", &mut out);
     server.on_line(1, "cmd=get kvsname=f1 key=level", &mut out);
@@ -147,14 +150,35 @@ fn a_deferred_key_is_looked_up_once_and_answered_to_all() {
     out.clear();
     server.resolve("level", Some("1".into()), &mut out);
     let line = "cmd=get_result rc=0 value=1".to_owned();
-    assert_eq!(out, [Output::Reply { client: 0, line: line.clone() }, Output::Reply { client: 1, line: line.clone() }]);
+    assert_eq!(
+        out,
+        [
+            Output::Reply {
+                client: 0,
+                line: line.clone()
+            },
+            Output::Reply {
+                client: 1,
+                line: line.clone()
+            }
+        ]
+    );
     assert_eq!(lines(&mut server, 0, "cmd=get kvsname=f1 key=level"), [(0, line)]);
 }
 
 #[test]
 fn nonsense_is_ignored() {
     let mut server = Server::new(config(1, false));
-    for line in ["", "=", "cmd", "cmd=", "cmd=dance", "cmd=init pmi_version=x", "\0\0", "mcmd"] {
+    for line in [
+        "",
+        "=",
+        "cmd",
+        "cmd=",
+        "cmd=dance",
+        "cmd=init pmi_version=x",
+        "\0\0",
+        "mcmd",
+    ] {
         assert_eq!(lines(&mut server, 0, line), [], "{line:?}");
     }
     assert_eq!(

@@ -35,10 +35,15 @@ pub(crate) enum Mode {
 /// # Errors
 /// [`OptionError`].
 pub(crate) fn mode(options: &Options, name: &str) -> Result<Mode, OptionError> {
-    let Some(text) = options.text(name)? else { return Ok(Mode::On) };
+    let Some(text) = options.text(name)? else {
+        return Ok(Mode::On);
+    };
     if let Some(list) = text.strip_prefix("map:") {
         let sets: Option<Vec<IdSet>> = list.split(';').map(|set| set.trim().parse().ok()).collect();
-        return sets.map(Mode::Map).ok_or(OptionError { name: name.to_owned(), value: text });
+        return sets.map(Mode::Map).ok_or(OptionError {
+            name: name.to_owned(),
+            value: text,
+        });
     }
     let mut mode = Mode::On;
     for word in text.split(',') {
@@ -47,7 +52,12 @@ pub(crate) fn mode(options: &Options, name: &str) -> Result<Mode, OptionError> {
             "verbose" | "dry-run" => mode,
             "off" | "0" => Mode::Off,
             "per-task" => Mode::PerTask,
-            _ => return Err(OptionError { name: name.to_owned(), value: text }),
+            _ => {
+                return Err(OptionError {
+                    name: name.to_owned(),
+                    value: text,
+                });
+            }
         };
     }
     Ok(mode)
@@ -61,7 +71,10 @@ pub(crate) fn split(set: &IdSet, shares: usize) -> Vec<IdSet> {
         return vec![set.clone(); shares];
     }
     if ids.len() < shares {
-        return (0..shares).filter_map(|share| ids.get(share % ids.len()).copied()).map(IdSet::from).collect();
+        return (0..shares)
+            .filter_map(|share| ids.get(share % ids.len()).copied())
+            .map(IdSet::from)
+            .collect();
     }
     let (each, extra) = (ids.len() / shares, ids.len() % shares);
     let mut rest = ids.as_slice();
@@ -94,11 +107,19 @@ impl Affinity {
             log!(ctx, Debug, "affinity", "disabled due to cpu-affinity=off");
             return Ok(None);
         }
-        let Some(cores) = ctx.info.node().map(|node| node.cores.clone()) else { return Ok(None) };
+        let Some(cores) = ctx.info.node().map(|node| node.cores.clone()) else {
+            return Ok(None);
+        };
         let shell = match allowed_cpus() {
             Ok(cpus) => cpus,
             Err(error) => {
-                log!(ctx, Error, "affinity", "sched_getaffinity: {}", crate::errno_text(&error));
+                log!(
+                    ctx,
+                    Error,
+                    "affinity",
+                    "sched_getaffinity: {}",
+                    crate::errno_text(&error)
+                );
                 return Ok(None);
             }
         };
@@ -113,12 +134,21 @@ impl Affinity {
             match cpus_of(&table, set, &shell) {
                 Some(cpus) => per_task.push(cpus),
                 None => {
-                    log!(ctx, Warn, "affinity", "cores {set} are not available on this host, binding is off");
+                    log!(
+                        ctx,
+                        Warn,
+                        "affinity",
+                        "cores {set} are not available on this host, binding is off"
+                    );
                     return Ok(None);
                 }
             }
         }
-        let dry_run = ctx.info.options.text("cpu-affinity")?.is_some_and(|text| text.contains("dry-run"));
+        let dry_run = ctx
+            .info
+            .options
+            .text("cpu-affinity")?
+            .is_some_and(|text| text.contains("dry-run"));
         let everything = matches!(per_task.as_slice(), [only] if *only == shell);
         Ok((!dry_run && !everything).then_some(Affinity { per_task, shell }))
     }
@@ -126,9 +156,17 @@ impl Affinity {
     /// Restricts the shell to a task's CPUs, which the task inherits.
     pub(crate) fn enter(&self, ctx: &mut Ctx, local_id: u32) {
         let index = usize::try_from(local_id).unwrap_or(usize::MAX);
-        let Some(cpus) = self.per_task.get(index).or_else(|| self.per_task.last()) else { return };
+        let Some(cpus) = self.per_task.get(index).or_else(|| self.per_task.last()) else {
+            return;
+        };
         if let Err(error) = set_allowed_cpus(cpus) {
-            log!(ctx, Error, "affinity", "sched_setaffinity: {}", crate::errno_text(&error));
+            log!(
+                ctx,
+                Error,
+                "affinity",
+                "sched_setaffinity: {}",
+                crate::errno_text(&error)
+            );
         }
     }
 
@@ -153,8 +191,11 @@ fn core_table(sysfs: &Path, allowed: &[u32]) -> CoreTable {
     let mut cores: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
     for cpu in online.iter() {
         let number = |name: &str| read(&format!("cpu{cpu}/topology/{name}"));
-        let package = number("physical_package_id").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        let siblings: Option<IdSet> = number("thread_siblings_list").and_then(|text| text.trim().parse().ok());
+        let package = number("physical_package_id")
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0);
+        let siblings: Option<IdSet> =
+            number("thread_siblings_list").and_then(|text| text.trim().parse().ok());
         let first = siblings.and_then(|siblings| siblings.first()).unwrap_or(cpu);
         cores.entry((package, first)).or_default().push(cpu);
     }
@@ -192,7 +233,10 @@ mod tests {
     }
 
     fn modes(value: serde_json::Value) -> Result<Mode, OptionError> {
-        mode(&Options::new([("a".to_owned(), value)].into_iter().collect()), "a")
+        mode(
+            &Options::new([("a".to_owned(), value)].into_iter().collect()),
+            "a",
+        )
     }
 
     #[test]
@@ -200,14 +244,22 @@ mod tests {
         assert_eq!(modes("off".into()), Ok(Mode::Off));
         assert_eq!(modes(1.into()), Ok(Mode::On));
         assert_eq!(modes("per-task,verbose".into()), Ok(Mode::PerTask));
-        assert_eq!(modes("map:0-1;2".into()), Ok(Mode::Map(vec![set("0-1"), set("2")])));
+        assert_eq!(
+            modes("map:0-1;2".into()),
+            Ok(Mode::Map(vec![set("0-1"), set("2")]))
+        );
         assert!(modes("sideways".into()).is_err());
         assert!(modes("map:x".into()).is_err());
     }
 
     #[test]
     fn shares_are_contiguous_and_even() {
-        let shares = |ids: &str, n| split(&set(ids), n).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let shares = |ids: &str, n| {
+            split(&set(ids), n)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(shares("0-3", 2), ["0-1", "2-3"]);
         assert_eq!(shares("0-4", 2), ["0-2", "3-4"]);
         assert_eq!(shares("4,7", 3), ["4", "7", "4"]);
@@ -231,9 +283,16 @@ mod tests {
         let table = core_table(dir.path(), &[0, 1, 2, 3]);
         assert_eq!(table, [vec![0, 2], vec![1, 3]]);
         assert_eq!(cpus_of(&table, &set("1"), &[0, 1, 2, 3]), Some(vec![1, 3]));
-        assert_eq!(cpus_of(&table, &set("0-1"), &[0, 1, 2, 3]), Some(vec![0, 1, 2, 3]));
+        assert_eq!(
+            cpus_of(&table, &set("0-1"), &[0, 1, 2, 3]),
+            Some(vec![0, 1, 2, 3])
+        );
         assert_eq!(cpus_of(&table, &set("2"), &[0, 1, 2, 3]), None);
-        assert_eq!(cpus_of(&table, &set("0"), &[1, 3]), Some(vec![1, 3]), "index among the allowed");
+        assert_eq!(
+            cpus_of(&table, &set("0"), &[1, 3]),
+            Some(vec![1, 3]),
+            "index among the allowed"
+        );
         write("smt/active", "0\n");
         assert_eq!(core_table(dir.path(), &[0]).len(), 4);
     }

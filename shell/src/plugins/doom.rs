@@ -59,7 +59,13 @@ impl Doom {
         let options = &ctx.info.options;
         let default = (!ctx.info.is_instance()).then_some(EXIT_TIMEOUT);
         let timeout = options.duration("exit-timeout")?.unwrap_or(default);
-        Ok(Doom { timeout, on_error: options.flag("exit-on-error")?, seen: false, deadline: None, first: None })
+        Ok(Doom {
+            timeout,
+            on_error: options.flag("exit-on-error")?,
+            seen: false,
+            deadline: None,
+            first: None,
+        })
     }
 
     /// Takes the end of a local task; the first of each shell goes to the leader.
@@ -85,7 +91,11 @@ impl Doom {
             } else {
                 format!("exited with exit code {}", exit.exitcode)
             };
-            ctx.raise("exec", 0, &format!("task {} {what} and exit-on-error is set", exit.rank));
+            ctx.raise(
+                "exec",
+                0,
+                &format!("task {} {what} and exit-on-error is set", exit.rank),
+            );
         }
         self.first = Some(exit);
     }
@@ -104,8 +114,14 @@ impl Doom {
     pub(crate) fn expire(&mut self, ctx: &mut Ctx, now: Instant) {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.deadline = None;
-            let timeout = self.timeout.map_or_else(String::new, |timeout| Fsd::from(timeout).to_string());
-            ctx.raise("exec", 0, &format!("exit-timeout of {timeout} expired after the first task exited"));
+            let timeout = self
+                .timeout
+                .map_or_else(String::new, |timeout| Fsd::from(timeout).to_string());
+            ctx.raise(
+                "exec",
+                0,
+                &format!("exit-timeout of {timeout} expired after the first task exited"),
+            );
         }
     }
 }

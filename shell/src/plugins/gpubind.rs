@@ -37,9 +37,7 @@ impl GpuBind {
         let set = self.per_task.get(index).or_else(|| self.per_task.last());
         // Without GPUs an id that no device has hides those that the node may have.
         let ids = match set {
-            Some(set) if !set.is_empty() => {
-                set.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",")
-            }
+            Some(set) if !set.is_empty() => set.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(","),
             _ => "-1".to_owned(),
         };
         env.set("CUDA_VISIBLE_DEVICES", ids);

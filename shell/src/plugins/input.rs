@@ -69,13 +69,18 @@ impl Input {
             Some("file") => match options.text("input.stdin.path")? {
                 Some(path) => Source::File(path),
                 None => {
-                    let error = OptionError { name: "input.stdin.path".to_owned(), value: "null".to_owned() };
+                    let error = OptionError {
+                        name: "input.stdin.path".to_owned(),
+                        value: "null".to_owned(),
+                    };
                     return Err(error.into());
                 }
             },
             Some(kind) => {
-                let error =
-                    OptionError { name: "input.stdin.type".to_owned(), value: format!("\"{kind}\"") };
+                let error = OptionError {
+                    name: "input.stdin.type".to_owned(),
+                    value: format!("\"{kind}\""),
+                };
                 return Err(error.into());
             }
         };
@@ -84,9 +89,16 @@ impl Input {
             Some(text) => parse_size(&text)
                 .ok()
                 .filter(|limit| *limit > 0 && *limit <= LIMIT_MAX)
-                .ok_or(OptionError { name: "input.limit".to_owned(), value: text })?,
+                .ok_or(OptionError {
+                    name: "input.limit".to_owned(),
+                    value: text,
+                })?,
         };
-        Ok(Input { source, limit, taken: 0 })
+        Ok(Input {
+            source,
+            limit,
+            taken: 0,
+        })
     }
 
     /// Writes the eventlog's header.
@@ -111,10 +123,19 @@ impl Input {
             Source::File(path) => {
                 let info = &ctx.info;
                 let place = Some((task.rank, task.local_id));
-                let path = Scope { info, shell_rank: info.shell_rank, task: place, tmpdir }.expand(path);
+                let path = Scope {
+                    info,
+                    shell_rank: info.shell_rank,
+                    task: place,
+                    tmpdir,
+                }
+                .expand(path);
                 match File::open(&path) {
                     Ok(file) => Ok(file.into()),
-                    Err(error) => Err(InputError::Open { path, text: crate::errno_text(&error) }),
+                    Err(error) => Err(InputError::Open {
+                        path,
+                        text: crate::errno_text(&error),
+                    }),
                 }
             }
         }
@@ -141,14 +162,13 @@ impl Input {
         if self.taken > self.limit {
             return Err((EFBIG, "limit for standard input exceeded"));
         }
-        let context: Box<RawValue> =
-            RawValue::from_string(payload.to_owned()).map_err(|_| (EPROTO, ""))?;
+        let context: Box<RawValue> = RawValue::from_string(payload.to_owned()).map_err(|_| (EPROTO, ""))?;
         eventlog::push(&mut ctx.events.input, "data", &context);
         ctx.touch();
         for shell_rank in 1..ctx.info.shell_size() {
             let concerned = match &data.ranks {
                 None => true,
-                Some(ranks) => ctx.info.layout.tasks_of(shell_rank).iter().any(|rank| ranks.contains(*rank)),
+                Some(ranks) => ctx.info.taskmap.task_ids(shell_rank).intersects(ranks),
             };
             if concerned {
                 ctx.notify_shell(shell_rank, "stdin-forward", &context);
@@ -160,7 +180,11 @@ impl Input {
 
     /// Takes what the leader sends on.
     pub(crate) fn on_forward(&mut self, tasks: &mut [Task], request: &Message) {
-        if let Some(data) = request.payload_str().ok().and_then(|payload| Data::parse(payload).ok()) {
+        if let Some(data) = request
+            .payload_str()
+            .ok()
+            .and_then(|payload| Data::parse(payload).ok())
+        {
             data.deliver(tasks);
         }
     }
@@ -199,7 +223,11 @@ impl Data {
             Some("base64") => crate::base64::decode(&text).ok_or((EPROTO, "invalid base64"))?,
             _ => text.into_bytes(),
         };
-        Ok(Data { ranks, bytes, eof: context.eof })
+        Ok(Data {
+            ranks,
+            bytes,
+            eof: context.eof,
+        })
     }
 
     fn deliver(&self, tasks: &mut [Task]) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod doom;
+pub(crate) mod files;
 pub(crate) mod gpubind;
 pub(crate) mod input;
 pub(crate) mod output;

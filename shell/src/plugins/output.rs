@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::ctx::{Ctx, Purpose};
-use crate::eventlog::{self, DataContext, Header};
+use crate::eventlog::{self, DataContext};
 use crate::log::log;
 use crate::options::OptionError;
 use crate::task::Stream;
@@ -110,9 +110,16 @@ impl Output {
             Some(text) => parse_size(&text)
                 .ok()
                 .filter(|limit| *limit > 0 && *limit <= LIMIT_SINGLE_USER)
-                .ok_or(OptionError { name: "output.limit".to_owned(), value: text })?,
+                .ok_or(OptionError {
+                    name: "output.limit".to_owned(),
+                    value: text,
+                })?,
         };
-        let senders = if ctx.info.is_leader() { (1..ctx.info.shell_size()).collect() } else { HashSet::new() };
+        let senders = if ctx.info.is_leader() {
+            (1..ctx.info.shell_size()).collect()
+        } else {
+            HashSet::new()
+        };
         Ok(Output {
             config: [stdout, stderr],
             targets: [Target::Kvs, Target::Kvs],
@@ -127,17 +134,16 @@ impl Output {
         })
     }
 
-    /// Writes the eventlog's header and opens the files.
+    /// Opens the files.
     ///
     /// # Errors
     /// [`OutputError::Open`].
     pub(crate) fn init(&mut self, ctx: &mut Ctx, tmpdir: &str) -> Result<(), OutputError> {
-        if ctx.info.is_leader() {
-            eventlog::push(&mut ctx.events.output, "header", &Header::output(ctx.info.layout.task_count()));
-        }
         let append = ctx.info.options.text("output.mode")?.as_deref() == Some("append");
         for stream in Stream::BOTH {
-            let Some(path) = self.config(stream).path.clone() else { continue };
+            let Some(path) = self.config(stream).path.clone() else {
+                continue;
+            };
             let target = self.open_target(ctx, &path, append, tmpdir)?;
             if ctx.info.is_leader() {
                 redirect_events(ctx, stream, &path, tmpdir);
@@ -146,7 +152,13 @@ impl Output {
                 *slot = target;
             }
         }
-        log!(ctx, Debug, "output", "batch timeout = {:.3}s", ctx.batch_timeout().as_secs_f64());
+        log!(
+            ctx,
+            Debug,
+            "output",
+            "batch timeout = {:.3}s",
+            ctx.batch_timeout().as_secs_f64()
+        );
         Ok(())
     }
 
@@ -158,15 +170,25 @@ impl Output {
         tmpdir: &str,
     ) -> Result<Target, OutputError> {
         let info = &ctx.info;
-        let scope = |task| Scope { info, shell_rank: info.shell_rank, task, tmpdir };
+        let scope = |task| Scope {
+            info,
+            shell_rank: info.shell_rank,
+            task,
+            tmpdir,
+        };
         if template::is_local(path) {
             let tasks = (0..).zip(&info.local_tasks);
-            let sinks: Result<Vec<usize>, OutputError> =
-                tasks.map(|(local, rank)| self.open(&scope(Some((*rank, local))).expand(path), append)).collect();
+            let sinks: Result<Vec<usize>, OutputError> = tasks
+                .map(|(local, rank)| self.open(&scope(Some((*rank, local))).expand(path), append))
+                .collect();
             return Ok(Target::Local(sinks?));
         }
         // Only the leader opens it; the others send it their output.
-        let sink = if info.is_leader() { self.open(&scope(None).expand(path), append)? } else { 0 };
+        let sink = if info.is_leader() {
+            self.open(&scope(None).expand(path), append)?
+        } else {
+            0
+        };
         Ok(Target::Leader(sink))
     }
 
@@ -177,12 +199,20 @@ impl Output {
         }
         let mut options = OpenOptions::new();
         options.create(true);
-        if append { options.append(true) } else { options.write(true).truncate(true) };
+        if append {
+            options.append(true)
+        } else {
+            options.write(true).truncate(true)
+        };
         let file = options.open(path).map_err(|error| OutputError::Open {
             path: path.to_owned(),
             text: crate::errno_text(&error),
         })?;
-        self.sinks.push(Sink { path: path.to_owned(), file, buffer: Vec::new() });
+        self.sinks.push(Sink {
+            path: path.to_owned(),
+            file,
+            buffer: Vec::new(),
+        });
         Ok(self.sinks.len() - 1)
     }
 
@@ -207,8 +237,10 @@ impl Output {
         let label = self.config(stream).label;
         match self.targets.get(stream.index()) {
             Some(Target::Local(sinks)) => {
-                let sink = usize::try_from(local_id).ok().and_then(|local| sinks.get(local).copied());
-                self.to_file(sink, label.then_some(rank), data);
+                let sink = usize::try_from(local_id)
+                    .ok()
+                    .and_then(|local| sinks.get(local).copied());
+                self.write_file(sink, label.then_some(rank), data);
             }
             _ if ctx.info.is_leader() => self.at_leader(ctx, rank, stream, data),
             _ => {
@@ -222,7 +254,11 @@ impl Output {
     pub(crate) fn local_eof(&mut self, ctx: &mut Ctx, rank: u32, stream: Stream) {
         match self.targets.get(stream.index()) {
             Some(Target::Kvs) if ctx.info.is_leader() => {
-                eventlog::push(&mut ctx.events.output, "data", &DataContext::eof(stream.name(), rank));
+                eventlog::push(
+                    &mut ctx.events.output,
+                    "data",
+                    &DataContext::eof(stream.name(), rank),
+                );
                 ctx.touch();
             }
             Some(Target::Kvs) => {
@@ -236,19 +272,24 @@ impl Output {
     fn at_leader(&mut self, ctx: &mut Ctx, rank: u32, stream: Stream, data: &[u8]) {
         if let Some(Target::Leader(sink)) = self.targets.get(stream.index()) {
             let (sink, label) = (*sink, self.config(stream).label);
-            self.to_file(Some(sink), label.then_some(rank), data);
+            self.write_file(Some(sink), label.then_some(rank), data);
             return;
         }
         if self.within_limit(ctx, stream, data.len()) {
-            eventlog::push(&mut ctx.events.output, "data", &DataContext::data(stream.name(), rank, data));
+            eventlog::push(
+                &mut ctx.events.output,
+                "data",
+                &DataContext::data(stream.name(), rank, data),
+            );
             ctx.touch();
         }
     }
 
     fn within_limit(&mut self, ctx: &mut Ctx, stream: Stream, size: usize) -> bool {
-        let (Some(written), Some(truncated)) =
-            (self.written.get_mut(stream.index()), self.truncated.get_mut(stream.index()))
-        else {
+        let (Some(written), Some(truncated)) = (
+            self.written.get_mut(stream.index()),
+            self.truncated.get_mut(stream.index()),
+        ) else {
             return false;
         };
         *written = written.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
@@ -262,8 +303,10 @@ impl Output {
         false
     }
 
-    fn to_file(&mut self, sink: Option<usize>, label: Option<u32>, data: &[u8]) {
-        let Some(sink) = sink.and_then(|sink| self.sinks.get_mut(sink)) else { return };
+    fn write_file(&mut self, sink: Option<usize>, label: Option<u32>, data: &[u8]) {
+        let Some(sink) = sink.and_then(|sink| self.sinks.get_mut(sink)) else {
+            return;
+        };
         if let Some(rank) = label {
             // Writing to a vector cannot fail.
             let _written = write!(sink.buffer, "{rank}: ");
@@ -278,7 +321,14 @@ impl Output {
                 continue;
             }
             if let Err(error) = sink.file.write_all(&sink.buffer) {
-                log!(ctx, Error, "output", "error writing {}: {}", sink.path, crate::errno_text(&error));
+                log!(
+                    ctx,
+                    Error,
+                    "output",
+                    "error writing {}: {}",
+                    sink.path,
+                    crate::errno_text(&error)
+                );
             }
             sink.buffer.clear();
         }
@@ -322,7 +372,9 @@ impl Output {
             encoding: Option<String>,
         }
         let data: Data = serde_json::from_str(context.get())?;
-        let Some(stream) = Stream::from_name(&data.stream) else { return Ok(()) };
+        let Some(stream) = Stream::from_name(&data.stream) else {
+            return Ok(());
+        };
         let size = data.data.as_ref().map_or(0, String::len);
         match self.targets.get(stream.index()) {
             Some(Target::Kvs) => {
@@ -386,7 +438,9 @@ impl Output {
         }
         self.credit_asked = false;
         // A leader that refuses is not to stop the tasks for ever.
-        let credits = response.payload_json::<Credit>().map_or(CREDITS, |credit| credit.credits.max(0));
+        let credits = response
+            .payload_json::<Credit>()
+            .map_or(CREDITS, |credit| credit.credits.max(0));
         self.credits = self.credits.saturating_add(credits);
         self.ask_credit(ctx);
     }
@@ -397,7 +451,9 @@ impl Output {
         struct Credit {
             credits: i64,
         }
-        let credits = request.payload_json::<Credit>().map_or(0, |credit| credit.credits);
+        let credits = request
+            .payload_json::<Credit>()
+            .map_or(0, |credit| credit.credits);
         self.credit_waiting.push((request, credits));
         self.grant(ctx);
     }
@@ -408,7 +464,9 @@ impl Output {
             return;
         }
         for (request, credits) in self.credit_waiting.drain(..) {
-            let _sent = ctx.handle.respond(&request, Some(&serde_json::json!({"credits": credits})));
+            let _sent = ctx
+                .handle
+                .respond(&request, Some(&serde_json::json!({"credits": credits})));
         }
     }
 }
@@ -429,7 +487,12 @@ fn stream_config(
             (None, Some(StreamConfig { path: Some(path), .. })) => Some(path.clone()),
             (None, _) => return Err(OutputError::Path(stream.name())),
         },
-        Some(kind) => return Err(OutputError::Kind { stream: stream.name(), kind: kind.to_owned() }),
+        Some(kind) => {
+            return Err(OutputError::Kind {
+                stream: stream.name(),
+                kind: kind.to_owned(),
+            });
+        }
     };
     let label = match options.get(&name("label")) {
         Some(_) => options.flag(&name("label"))?,
@@ -439,7 +502,11 @@ fn stream_config(
         None | Some("line") => true,
         Some("none") => false,
         Some(other) => {
-            return Err(OptionError { name: name("buffer.type"), value: format!("\"{other}\"") }.into());
+            return Err(OptionError {
+                name: name("buffer.type"),
+                value: format!("\"{other}\""),
+            }
+            .into());
         }
     };
     Ok(StreamConfig { path, label, by_line })
@@ -451,7 +518,11 @@ fn default_limit(uid: u32) -> u64 {
         let path = uri.strip_prefix("local://")?.to_owned();
         Some(std::fs::metadata(path).ok()?.uid())
     });
-    if owner == Some(uid) { LIMIT_SINGLE_USER } else { LIMIT_MULTI_USER }
+    if owner == Some(uid) {
+        LIMIT_SINGLE_USER
+    } else {
+        LIMIT_MULTI_USER
+    }
 }
 
 /// Says in the eventlog which tasks' stream is in which file.
@@ -465,12 +536,22 @@ fn redirect_events(ctx: &mut Ctx, stream: Stream, path: &str, tmpdir: &str) {
     let mut files: Vec<(String, IdSet)> = Vec::new();
     let local = template::is_local(path);
     if !local {
-        let scope = Scope { info: &ctx.info, shell_rank: 0, task: None, tmpdir };
-        files.push((scope.expand(path), IdSet::first_n(ctx.info.layout.task_count())));
+        let scope = Scope {
+            info: &ctx.info,
+            shell_rank: 0,
+            task: None,
+            tmpdir,
+        };
+        files.push((scope.expand(path), IdSet::first_n(ctx.info.taskmap.ntasks())));
     }
     for shell_rank in 0..if local { ctx.info.shell_size() } else { 0 } {
-        for (local, rank) in (0..).zip(ctx.info.layout.tasks_of(shell_rank)) {
-            let scope = Scope { info: &ctx.info, shell_rank, task: Some((rank, local)), tmpdir };
+        for (local, rank) in (0..).zip(ctx.info.taskmap.task_ids(shell_rank).iter()) {
+            let scope = Scope {
+                info: &ctx.info,
+                shell_rank,
+                task: Some((rank, local)),
+                tmpdir,
+            };
             let name = scope.expand(path);
             match files.iter_mut().rev().find(|(known, _)| *known == name) {
                 Some((_, ranks)) => drop(ranks.insert(rank)),
@@ -479,7 +560,11 @@ fn redirect_events(ctx: &mut Ctx, stream: Stream, path: &str, tmpdir: &str) {
         }
     }
     for (path, ranks) in &files {
-        let redirect = Redirect { stream: stream.name(), rank: ranks.to_string(), path };
+        let redirect = Redirect {
+            stream: stream.name(),
+            rank: ranks.to_string(),
+            path,
+        };
         eventlog::push(&mut ctx.events.output, "redirect", &redirect);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flux_client::{Message, NODEID_ANY};
 use flux_formats::errno::{EPROTO, strerror};
-use flux_process::pmi::wire::VALLEN_MAX;
+use flux_formats::pmi::VALLEN_MAX;
 use flux_process::pmi::{Driver, Event, ServerConfig};
 use serde_json::{Map, Value};
 
@@ -19,8 +19,10 @@ use crate::options::OptionError;
 /// Number of the descriptor in the task: the lowest free one, since some shells know only one digit.
 pub(crate) const TASK_FD: RawFd = 3;
 /// PMI keys whose values are attributes of the broker, asked for when a task wants them.
-const ATTRIBUTES: [(&str, &str); 2] =
-    [("flux.instance-level", "instance-level"), ("flux.tbon-interface-hint", "tbon.interface-hint")];
+const ATTRIBUTES: [(&str, &str); 2] = [
+    ("flux.instance-level", "instance-level"),
+    ("flux.tbon-interface-hint", "tbon.interface-hint"),
+];
 
 /// Traced lines that wait to be logged: (task rank, text).
 type TraceQueue = Arc<Mutex<Vec<(u32, String)>>>;
@@ -70,22 +72,25 @@ impl Pmi {
         let options = &ctx.info.options;
         let nomap = options.flag("pmi-simple.nomap")?;
         let arity = options.number("pmi-simple.exchange.k")?.unwrap_or(2);
-        let arity = u32::try_from(arity).ok().filter(|arity| *arity > 0).ok_or_else(|| OptionError {
-            name: "pmi-simple.exchange.k".to_owned(),
-            value: arity.to_string(),
-        })?;
+        let arity = u32::try_from(arity)
+            .ok()
+            .filter(|arity| *arity > 0)
+            .ok_or_else(|| OptionError {
+                name: "pmi-simple.exchange.k".to_owned(),
+                value: arity.to_string(),
+            })?;
         let (rank, size) = (ctx.info.shell_rank, ctx.info.shell_size());
-        let layout = &ctx.info.layout;
+        let taskmap = &ctx.info.taskmap;
         let mut preput = Vec::new();
         if !nomap {
-            let taskmap = Some(layout.to_wrapped_json().to_string()).filter(|text| text.len() <= VALLEN_MAX);
-            preput.push(("flux.taskmap".to_owned(), taskmap.unwrap_or_default()));
-            let vector = layout.to_pmi_vector(VALLEN_MAX).unwrap_or_default();
+            let text = Some(taskmap.to_wrapped_value().to_string()).filter(|text| text.len() < VALLEN_MAX);
+            preput.push(("flux.taskmap".to_owned(), text.unwrap_or_default()));
+            let vector = taskmap.pmi_process_mapping(VALLEN_MAX - 1);
             preput.push(("PMI_process_mapping".to_owned(), vector));
         }
         let config = ServerConfig {
             kvsname: ctx.info.id_text.clone(),
-            universe_size: layout.task_count(),
+            universe_size: taskmap.ntasks(),
             appnum: 0,
             ranks: ctx.info.local_tasks.clone(),
             preput,
@@ -101,7 +106,11 @@ impl Pmi {
                 queue.push((rank, format!("{rank}: {direction}: {text}")));
             }));
         }
-        Ok(Some(Pmi { driver, exchange: Exchange::new(rank, size, arity), trace }))
+        Ok(Some(Pmi {
+            driver,
+            exchange: Exchange::new(rank, size, arity),
+            trace,
+        }))
     }
 
     /// Makes the connection of a task; the environment that goes with it is added to `env`.
@@ -109,7 +118,9 @@ impl Pmi {
     /// # Errors
     /// Those of `socketpair(2)`.
     pub(crate) fn connect(&mut self, local_id: u32, env: &mut crate::env::Env) -> std::io::Result<OwnedFd> {
-        let socket = self.driver.connect(usize::try_from(local_id).unwrap_or(usize::MAX))?;
+        let socket = self
+            .driver
+            .connect(usize::try_from(local_id).unwrap_or(usize::MAX))?;
         env.set("PMI_FD", TASK_FD.to_string());
         env.set("PMI_SPAWNED", "0");
         Ok(socket)
@@ -131,8 +142,11 @@ impl Pmi {
         for event in events {
             match event {
                 Event::Barrier { puts } => {
-                    self.exchange.own =
-                        Some(puts.into_iter().map(|(key, value)| (key, Value::String(value))).collect());
+                    self.exchange.own = Some(
+                        puts.into_iter()
+                            .map(|(key, value)| (key, Value::String(value)))
+                            .collect(),
+                    );
                     self.advance(ctx);
                 }
                 Event::Lookup { key } => {
@@ -141,7 +155,11 @@ impl Pmi {
                         ctx.rpc("attr.get", NODEID_ANY, &body, Purpose::PmiAttr { key });
                     }
                 }
-                Event::Abort { rank, exit_code, message } => {
+                Event::Abort {
+                    rank,
+                    exit_code,
+                    message,
+                } => {
                     let colon = if message.is_empty() { "" } else { ": " };
                     ctx.raise("exec", 0, &format!("MPI_Abort: task {rank}{colon}{message}"));
                     ctx.exit_code = ctx.exit_code.max(exit_code & 0xff);
@@ -165,12 +183,17 @@ impl Pmi {
             value: String,
         }
         let value = match response.errnum() {
-            0 => response.payload_json::<Attribute>().ok().map(|attribute| attribute.value),
+            0 => response
+                .payload_json::<Attribute>()
+                .ok()
+                .map(|attribute| attribute.value),
             _ => None,
         };
         let value = if key == "flux.instance-level" {
             // The program that asks is one level below the instance that runs it.
-            value.and_then(|level| level.parse::<u32>().ok()).map(|level| (level + 1).to_string())
+            value
+                .and_then(|level| level.parse::<u32>().ok())
+                .map(|level| (level + 1).to_string())
         } else {
             value
         };
@@ -197,7 +220,13 @@ impl Pmi {
             Ok(pairs) if errnum == 0 => self.complete(ctx, Ok(pairs)),
             _ => {
                 let errnum = if errnum == 0 { EPROTO } else { errnum };
-                log!(ctx, Error, "pmi", "exchange with the parent shell: {}", strerror(errnum));
+                log!(
+                    ctx,
+                    Error,
+                    "pmi",
+                    "exchange with the parent shell: {}",
+                    strerror(errnum)
+                );
                 self.complete(ctx, Err(errnum));
             }
         }
@@ -209,7 +238,9 @@ impl Pmi {
         if exchange.in_progress || exchange.children.len() < exchange.child_count {
             return;
         }
-        let Some(mut pairs) = exchange.own.take() else { return };
+        let Some(mut pairs) = exchange.own.take() else {
+            return;
+        };
         exchange.in_progress = true;
         for (_, from_child) in &mut exchange.children {
             pairs.append(from_child);
@@ -234,10 +265,13 @@ impl Pmi {
             };
         }
         let ok = result.is_ok();
-        let pairs = result.unwrap_or_default().into_iter().filter_map(|(key, value)| match value {
-            Value::String(text) => Some((key, text)),
-            _ => None,
-        });
+        let pairs = result
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(key, value)| match value {
+                Value::String(text) => Some((key, text)),
+                _ => None,
+            });
         let mut events = Vec::new();
         self.driver.complete_barrier(ok, pairs, &mut events);
         self.perform(ctx, events);
@@ -264,11 +298,20 @@ mod tests {
 
     #[test]
     fn the_tree_of_shells() {
-        let tree: Vec<_> =
-            (0..6).map(|rank| Exchange::new(rank, 6, 2)).map(|e| (e.parent, e.child_count)).collect();
+        let tree: Vec<_> = (0..6)
+            .map(|rank| Exchange::new(rank, 6, 2))
+            .map(|e| (e.parent, e.child_count))
+            .collect();
         assert_eq!(
             tree,
-            [(None, 2), (Some(0), 2), (Some(0), 1), (Some(1), 0), (Some(1), 0), (Some(2), 0)]
+            [
+                (None, 2),
+                (Some(0), 2),
+                (Some(0), 1),
+                (Some(1), 0),
+                (Some(1), 0),
+                (Some(2), 0)
+            ]
         );
         assert_eq!(Exchange::new(0, 1, 2).child_count, 0);
         assert_eq!(Exchange::new(0, 9, 16).child_count, 8);

@@ -72,7 +72,9 @@ impl Ptys {
     /// [`OptionError`].
     pub(crate) fn new(ctx: &Ctx) -> Result<Option<Self>, OptionError> {
         let options = &ctx.info.options;
-        let Some(pty) = options.get("pty") else { return Ok(None) };
+        let Some(pty) = options.get("pty") else {
+            return Ok(None);
+        };
         if !pty.is_object() && !options.flag("pty")? {
             return Ok(None);
         }
@@ -89,13 +91,21 @@ impl Ptys {
             Some(_) => options.flag("pty.capture")?,
             None => !interactive,
         };
-        Ok(Some(Ptys { ranks, capture, interactive, terminals: Vec::new() }))
+        Ok(Some(Ptys {
+            ranks,
+            capture,
+            interactive,
+            terminals: Vec::new(),
+        }))
     }
 
     /// Returns what `shell.init` tells clients: the service of the interactive terminal, and whether its output is
     /// in the eventlog too.
     pub(crate) fn announcement(&self) -> (Option<&'static str>, Option<u32>) {
-        (self.interactive.then_some("pty.0"), (self.interactive && self.capture).then_some(1))
+        (
+            self.interactive.then_some("pty.0"),
+            (self.interactive && self.capture).then_some(1),
+        )
     }
 
     /// Returns true when a task gets a terminal.
@@ -113,7 +123,10 @@ impl Ptys {
         let (reader, client_input, service_input) = (copy()?, copy()?, copy()?);
         fd::set_nonblocking(&pty, true)?;
         if let Some(slot) = task.readers.get_mut(Stream::Stdout.index()) {
-            *slot = Some(Reader { fd: reader, pieces: Pieces::new(false) });
+            *slot = Some(Reader {
+                fd: reader,
+                pieces: Pieces::new(false),
+            });
         }
         task.stdin = Stdin::new(service_input);
         let path = pty.slave_path().to_owned();
@@ -179,7 +192,9 @@ impl Ptys {
                     return Err((EPROTO, "attach must be a streaming request"));
                 }
                 terminal.resize(body.winsize);
-                let _sent = ctx.handle.respond(&request, Some(&serde_json::json!({"type": "attach"})));
+                let _sent = ctx
+                    .handle
+                    .respond(&request, Some(&serde_json::json!({"type": "attach"})));
                 terminal.attached_once = true;
                 terminal.clients.push(request);
                 let backlog = std::mem::take(&mut terminal.backlog);
@@ -208,14 +223,21 @@ impl Ptys {
     /// Forgets a client that has gone away.
     pub(crate) fn on_disconnect(&mut self, request: &Message) {
         for terminal in &mut self.terminals {
-            terminal.clients.retain(|client| client.sender() != request.sender());
+            terminal
+                .clients
+                .retain(|client| client.sender() != request.sender());
         }
     }
 
     /// Returns the terminals that have input waiting to be written.
     pub(crate) fn waiting_input(&self) -> impl Iterator<Item = (usize, &std::os::fd::OwnedFd)> {
         self.terminals.iter().enumerate().filter_map(|(index, terminal)| {
-            terminal.input.fd.as_ref().filter(|_| terminal.input.wants_write()).map(|fd| (index, fd))
+            terminal
+                .input
+                .fd
+                .as_ref()
+                .filter(|_| terminal.input.wants_write())
+                .map(|fd| (index, fd))
         })
     }
 
@@ -231,7 +253,10 @@ impl Terminal {
     fn resize(&self, size: Option<Size>) {
         if let Some(size) = size {
             // A terminal whose task has ended has no size to set.
-            let _set = self.pty.set_winsize(WinSize { rows: size.rows, cols: size.cols });
+            let _set = self.pty.set_winsize(WinSize {
+                rows: size.rows,
+                cols: size.cols,
+            });
         }
     }
 
@@ -243,10 +268,18 @@ impl Terminal {
         self.pieces.push(data, |piece| {
             let encoded;
             let body = match std::str::from_utf8(piece) {
-                Ok(data) => Data { kind: "data", data, encoding: None },
+                Ok(data) => Data {
+                    kind: "data",
+                    data,
+                    encoding: None,
+                },
                 Err(_) => {
                     encoded = crate::base64::encode(piece);
-                    Data { kind: "data", data: &encoded, encoding: Some("base64") }
+                    Data {
+                        kind: "data",
+                        data: &encoded,
+                        encoding: Some("base64"),
+                    }
                 }
             };
             for client in clients {
@@ -256,8 +289,9 @@ impl Terminal {
     }
 
     fn drop_client(&mut self, ctx: &mut Ctx, request: &Message) {
-        let (leaving, staying): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.clients).into_iter().partition(|client| client.sender() == request.sender());
+        let (leaving, staying): (Vec<_>, Vec<_>) = std::mem::take(&mut self.clients)
+            .into_iter()
+            .partition(|client| client.sender() == request.sender());
         self.clients = staying;
         for client in leaving {
             let _sent = ctx.handle.respond_error(&client, ENODATA, "");
@@ -267,7 +301,9 @@ impl Terminal {
 
 fn say_goodbye(ctx: &mut Ctx, client: &Message, status: WaitStatus) {
     let message = match status.signal().and_then(Signal::new) {
-        Some(signal) => signal.name().map_or_else(|| "Killed".to_owned(), |name| format!("Killed by {name}")),
+        Some(signal) => signal
+            .name()
+            .map_or_else(|| "Killed".to_owned(), |name| format!("Killed by {name}")),
         None if status.success() => "session exited".to_owned(),
         None => format!("session exited with status {}", status.exit_code()),
     };

@@ -8,7 +8,9 @@ use crate::log::log;
 
 /// Sets the limits in the shell, from which the tasks inherit them. A limit that cannot be set is told and left.
 pub(crate) fn apply(ctx: &mut Ctx) {
-    let Some(Value::Object(limits)) = ctx.info.options.get("rlimit").cloned() else { return };
+    let Some(Value::Object(limits)) = ctx.info.options.get("rlimit").cloned() else {
+        return;
+    };
     for (name, value) in &limits {
         let Some(resource) = Resource::from_name(name) else {
             log!(ctx, Warn, "rlimit", "invalid option: {name}");
@@ -34,16 +36,33 @@ fn set(ctx: &mut Ctx, name: &str, resource: Resource, wanted: u64) {
         Ok(limit) if limit.soft == wanted => return,
         Ok(limit) => limit.hard,
         Err(error) => {
-            log!(ctx, Error, "rlimit", "getrlimit {name}: {}", crate::errno_text(&error));
+            log!(
+                ctx,
+                Error,
+                "rlimit",
+                "getrlimit {name}: {}",
+                crate::errno_text(&error)
+            );
             return;
         }
     };
     let mut soft = wanted;
     if soft > hard {
-        log!(ctx, Warn, "rlimit", "{name} exceeds current max, raising value to hard limit");
+        log!(
+            ctx,
+            Warn,
+            "rlimit",
+            "{name} exceeds current max, raising value to hard limit"
+        );
         soft = hard;
     }
     if let Err(error) = rlimit::set(resource, Limit { soft, hard }) {
-        log!(ctx, Error, "rlimit", "setrlimit {name}: {}", crate::errno_text(&error));
+        log!(
+            ctx,
+            Error,
+            "rlimit",
+            "setrlimit {name}: {}",
+            crate::errno_text(&error)
+        );
     }
 }

@@ -40,7 +40,10 @@ pub(crate) fn of_kill_event(event: &flux_client::Message) -> Option<Signal> {
     struct Kill {
         signum: i32,
     }
-    event.payload_json::<Kill>().ok().and_then(|kill| Signal::new(kill.signum))
+    event
+        .payload_json::<Kill>()
+        .ok()
+        .and_then(|kill| Signal::new(kill.signum))
 }
 
 /// The warning before the end of the allocation (`--signal=SIG@TIME`).
@@ -65,12 +68,22 @@ impl Warning {
             Ok(None) => SIGNUM_DEFAULT,
             Ok(Some(number)) => {
                 let signal = i32::try_from(number).ok().and_then(Signal::new);
-                signal.ok_or(OptionError { name: "signal.signum".to_owned(), value: number.to_string() })?
+                signal.ok_or(OptionError {
+                    name: "signal.signum".to_owned(),
+                    value: number.to_string(),
+                })?
             }
             Err(error) => return Err(error),
         };
-        let timeleft = options.duration("signal.timeleft")?.flatten().unwrap_or(TIMELEFT_DEFAULT);
-        let mut warning = Warning { signal, timeleft, deadline: None };
+        let timeleft = options
+            .duration("signal.timeleft")?
+            .flatten()
+            .unwrap_or(TIMELEFT_DEFAULT);
+        let mut warning = Warning {
+            signal,
+            timeleft,
+            deadline: None,
+        };
         warning.set_expiration(ctx, ctx.info.expiration);
         Ok(Some(warning))
     }
@@ -82,15 +95,25 @@ impl Warning {
             return;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let left = Duration::try_from_secs_f64(expiration).unwrap_or(Duration::MAX).saturating_sub(now);
+        let left = Duration::try_from_secs_f64(expiration)
+            .unwrap_or(Duration::MAX)
+            .saturating_sub(now);
         let wait = left.saturating_sub(self.timeleft);
         self.deadline = Instant::now().checked_add(wait);
         let name = self.name();
-        log!(ctx, Debug, "signal", "Will send {name} to job in {}", flux_formats::fsd::Fsd::from(wait));
+        log!(
+            ctx,
+            Debug,
+            "signal",
+            "Will send {name} to job in {}",
+            flux_formats::fsd::Fsd::from(wait)
+        );
     }
 
     fn name(&self) -> String {
-        self.signal.name().map_or_else(|| self.signal.number().to_string(), str::to_owned)
+        self.signal
+            .name()
+            .map_or_else(|| self.signal.number().to_string(), str::to_owned)
     }
 
     /// Returns when the warning is due.

@@ -19,8 +19,13 @@ impl TmpDir {
     pub(crate) fn create(info: &JobInfo, job_tmpdir: Option<&str>) -> io::Result<Self> {
         let name = format!("jobtmp-{}-{}", info.shell_rank, info.id.f58(true));
         let uri = std::env::var("FLUX_URI").unwrap_or_default();
-        let rundir = uri.strip_prefix("local://").and_then(|path| Path::new(path).parent());
-        let places = rundir.into_iter().chain(job_tmpdir.map(Path::new)).chain([Path::new("/tmp")]);
+        let rundir = uri
+            .strip_prefix("local://")
+            .and_then(|path| Path::new(path).parent());
+        let places = rundir
+            .into_iter()
+            .chain(job_tmpdir.map(Path::new))
+            .chain([Path::new("/tmp")]);
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for place in places {
             let path = place.join(&name);

@@ -104,6 +104,13 @@ impl FakeBroker {
         self.wait_until(text, |state| state.logs.get(key)?.contains(text).then_some(()));
     }
 
+    /// Waits until a request with this topic has come.
+    pub(crate) fn wait_request(&self, topic: &str) {
+        self.wait_until(topic, |state| {
+            state.requests.iter().any(|have| have == topic).then_some(())
+        });
+    }
+
     /// Returns the events of a log as (name, context).
     pub(crate) fn events(&self, key: &str) -> Vec<(String, Value)> {
         let text = self.lock().logs.get(key).cloned().unwrap_or_default();
@@ -111,7 +118,10 @@ impl FakeBroker {
             .map(|line| {
                 let event: Value = serde_json::from_str(line).unwrap();
                 assert!(event["timestamp"].as_f64().unwrap() > 1e9);
-                (event["name"].as_str().unwrap().to_owned(), event["context"].clone())
+                (
+                    event["name"].as_str().unwrap().to_owned(),
+                    event["context"].clone(),
+                )
             })
             .collect()
     }
@@ -133,11 +143,21 @@ impl FakeBroker {
 
     /// Returns the messages that shells have logged, as "LEVEL message".
     pub(crate) fn log_lines(&self) -> Vec<String> {
-        let events = self.events("output").into_iter().filter(|(name, _)| name == "log");
+        let events = self
+            .events("output")
+            .into_iter()
+            .filter(|(name, _)| name == "log");
         events
             .map(|(_, context)| {
-                let component = context["component"].as_str().map(|text| format!("{text}: ")).unwrap_or_default();
-                format!("{} {component}{}", context["level"], context["message"].as_str().unwrap())
+                let component = context["component"]
+                    .as_str()
+                    .map(|text| format!("{text}: "))
+                    .unwrap_or_default();
+                format!(
+                    "{} {component}{}",
+                    context["level"],
+                    context["message"].as_str().unwrap()
+                )
             })
             .collect()
     }
@@ -182,9 +202,19 @@ impl FakeBroker {
     }
 
     /// Sends a request to a shell's service as user `userid` and returns a function's worth of replies.
-    pub(crate) fn request(&self, rank: u32, topic: &str, body: &Value, tag: u32, streaming: bool, userid: u32) {
+    pub(crate) fn request(
+        &self,
+        rank: u32,
+        topic: &str,
+        body: &Value,
+        tag: u32,
+        streaming: bool,
+        userid: u32,
+    ) {
         let service = topic.split('.').next().unwrap().to_owned();
-        let client = self.wait_until("service", |state| state.services.get(&(rank, service.clone())).cloned());
+        let client = self.wait_until("service", |state| {
+            state.services.get(&(rank, service.clone())).cloned()
+        });
         let mut request = Message::request(topic.to_owned(), rank, Some(json_payload(body).unwrap()));
         request.aux2 = tag;
         request.userid = userid;
@@ -199,7 +229,12 @@ impl FakeBroker {
     /// Waits for a reply that `wanted` accepts.
     pub(crate) fn wait_reply(&self, tag: u32, wanted: impl Fn(&Message) -> bool) -> Message {
         self.wait_until("reply", |state| {
-            state.replies.get(&tag)?.iter().find(|reply| wanted(reply)).cloned()
+            state
+                .replies
+                .get(&tag)?
+                .iter()
+                .find(|reply| wanted(reply))
+                .cloned()
         })
     }
 
@@ -221,7 +256,9 @@ fn serve(mut stream: UnixStream, rank: u32, shells: u32, shared: &(Mutex<State>,
         let mut state = shared.0.lock().unwrap();
         state.next_client += 1;
         let client = format!("client-{}", state.next_client);
-        state.clients.insert(client.clone(), (rank, stream.try_clone().unwrap()));
+        state
+            .clients
+            .insert(client.clone(), (rank, stream.try_clone().unwrap()));
         client
     };
     let mut decoder = FrameDecoder::new(1 << 30);
@@ -259,19 +296,23 @@ fn handle(client: &str, rank: u32, shells: u32, mut msg: Message, state: &mut St
             msg.response(None)
         }
         "event.subscribe" => {
-            state.subscriptions.push((client.to_owned(), body["topic"].as_str().unwrap().to_owned()));
+            state
+                .subscriptions
+                .push((client.to_owned(), body["topic"].as_str().unwrap().to_owned()));
             msg.response(None)
         }
         "kvs.commit" if state.refuse_commits => msg.error_response(95, "namespace is gone"),
         "kvs.commit" => {
             commit(&body, state);
-            msg.response(Some(json_payload(&json!({"rootref": "sha1-0", "rootseq": state.commits})).unwrap()))
+            msg.response(Some(
+                json_payload(&json!({"rootref": "sha1-0", "rootseq": state.commits})).unwrap(),
+            ))
         }
         "attr.get" => match body["name"].as_str().unwrap() {
             "instance-level" => msg.response(Some(json_payload(&json!({"value": "2", "flags": 1})).unwrap())),
-            "rank" => {
-                msg.response(Some(json_payload(&json!({"value": rank.to_string(), "flags": 1})).unwrap()))
-            }
+            "rank" => msg.response(Some(
+                json_payload(&json!({"value": rank.to_string(), "flags": 1})).unwrap(),
+            )),
             _ => msg.error_response(2, ""),
         },
         "job-manager.raise" => {
@@ -280,7 +321,9 @@ fn handle(client: &str, rank: u32, shells: u32, mut msg: Message, state: &mut St
         }
         "job-exec.shell-exit" => {
             let rank = u32::try_from(body["rank"].as_u64().unwrap()).unwrap();
-            state.exits.insert(rank, i32::try_from(body["status"].as_i64().unwrap()).unwrap());
+            state
+                .exits
+                .insert(rank, i32::try_from(body["status"].as_i64().unwrap()).unwrap());
             msg.response(None)
         }
         "job-exec.shell-barrier" => return barrier(client, msg, shells, state),
@@ -296,7 +339,10 @@ fn commit(body: &Value, state: &mut State) {
         assert_eq!(op["flags"], 32);
         let data = op["dirent"]["data"].as_str().unwrap();
         let bytes = base64::engine::general_purpose::STANDARD.decode(data).unwrap();
-        let log = state.logs.entry(op["key"].as_str().unwrap().to_owned()).or_default();
+        let log = state
+            .logs
+            .entry(op["key"].as_str().unwrap().to_owned())
+            .or_default();
         log.push_str(std::str::from_utf8(&bytes).unwrap());
     }
 }

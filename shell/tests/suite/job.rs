@@ -21,6 +21,7 @@ pub(crate) struct Job {
     pub(crate) environment: Value,
     pub(crate) cwd: String,
     pub(crate) gpus: String,
+    pub(crate) files: Option<Value>,
 }
 
 pub(crate) fn sh(script: &str) -> Job {
@@ -36,6 +37,7 @@ pub(crate) fn command(words: &[&str]) -> Job {
         environment: json!({"PATH": std::env::var("PATH").unwrap(), "GREETING": "hello"}),
         cwd: "/".to_owned(),
         gpus: String::new(),
+        files: None,
     }
 }
 
@@ -97,7 +99,7 @@ impl Job {
                      "with": [{"type": "core", "count": 1}]}]}],
                 "tasks": [{"command": self.command, "slot": "task", "count": {"total": self.ntasks}}],
                 "attributes": {"system": {"duration": 0, "cwd": self.cwd, "environment": self.environment,
-                    "shell": {"options": options}}},
+                    "shell": {"options": options}, "files": self.files}},
                 "version": 1},
             "R": {"version": 1, "execution": {"R_lite": [{"rank": format!("0-{}", self.nodes - 1),
                 "children": children}], "nodelist": nodelist, "starttime": 1.0, "expiration": 0.0}}
@@ -111,7 +113,9 @@ impl Job {
 
     pub(crate) fn spawn_with(&self, broker: &FakeBroker, rank: u32, extra: &[&str]) -> Running {
         let mut input: File = tempfile::tempfile().unwrap();
-        input.write_all(self.document(rank).to_string().as_bytes()).unwrap();
+        input
+            .write_all(self.document(rank).to_string().as_bytes())
+            .unwrap();
         input.rewind().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_flux-shell"))
             .args(extra)

@@ -26,9 +26,17 @@ say "cmd=finalize"
 
 #[test]
 fn values_cross_between_shells() {
-    for (nodes, ntasks, map) in [(1, 3, "(vector,(0,1,3))"), (2, 4, "(vector,(0,2,2))"), (5, 5, "(vector,(0,5,1))")] {
+    for (nodes, ntasks, map) in [
+        (1, 3, "(vector,(0,1,3))"),
+        (2, 4, "(vector,(0,2,2))"),
+        (5, 5, "(vector,(0,5,1))"),
+    ] {
         let (broker, exits) = sh(SCRIPT).nodes(nodes, ntasks).run();
-        assert!(exits.iter().all(|status| *status == 0), "{exits:?} {:?}", broker.log_lines());
+        assert!(
+            exits.iter().all(|status| *status == 0),
+            "{exits:?} {:?}",
+            broker.log_lines()
+        );
         for rank in 0..ntasks {
             let text = broker.data("stdout", &rank.to_string());
             let next = (rank + 1) % ntasks;
@@ -96,15 +104,32 @@ fn mpich_says_hello() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("hello.c"), HELLO).unwrap();
     let program = dir.path().join("hello");
-    let status = Command::new("mpicc").arg("-o").arg(&program).arg(dir.path().join("hello.c")).status().unwrap();
+    let status = Command::new("mpicc")
+        .arg("-o")
+        .arg(&program)
+        .arg(dir.path().join("hello.c"))
+        .status()
+        .unwrap();
     assert!(status.success());
-    for (nodes, ntasks, options) in
-        [(1, 4, json!({})), (2, 4, json!({})), (2, 4, json!({"taskmap": {"scheme": "cyclic"}}))]
-    {
-        let (broker, exits) = command(&[program.to_str().unwrap()]).nodes(nodes, ntasks).options(options).run();
-        assert!(exits.iter().all(|status| *status == 0), "{exits:?} {:?}", broker.events("output"));
+    for (nodes, ntasks, options) in [
+        (1, 4, json!({})),
+        (2, 4, json!({})),
+        (2, 4, json!({"taskmap": {"scheme": "cyclic"}})),
+    ] {
+        let (broker, exits) = command(&[program.to_str().unwrap()])
+            .nodes(nodes, ntasks)
+            .options(options)
+            .run();
+        assert!(
+            exits.iter().all(|status| *status == 0),
+            "{exits:?} {:?}",
+            broker.events("output")
+        );
         for rank in 0..ntasks {
-            assert_eq!(broker.data("stdout", &rank.to_string()), format!("{rank} of 4 sum 6\n"));
+            assert_eq!(
+                broker.data("stdout", &rank.to_string()),
+                format!("{rank} of 4 sum 6\n")
+            );
         }
     }
 }

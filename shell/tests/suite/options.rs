@@ -9,9 +9,9 @@ use super::job::{command, service, sh};
 fn output_to_one_file_with_labels() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out-{{id}}.txt");
-    let job = sh("echo hi; echo err >&2").nodes(2, 2).options(
-        json!({"output": {"stdout": {"type": "file", "path": path, "label": true}}}),
-    );
+    let job = sh("echo hi; echo err >&2")
+        .nodes(2, 2)
+        .options(json!({"output": {"stdout": {"type": "file", "path": path, "label": true}}}));
     let (broker, exits) = job.run();
     assert_eq!(exits, [0, 0]);
     let file = dir.path().join("out-ƒuZZybuNNy.txt");
@@ -20,8 +20,15 @@ fn output_to_one_file_with_labels() {
     lines.sort_unstable();
     assert_eq!(lines, ["0: err", "0: hi", "1: err", "1: hi"]);
     let events = broker.events("output");
-    let redirects: Vec<_> = events.iter().filter(|(name, _)| name == "redirect").map(|(_, c)| c).collect();
-    assert_eq!(*redirects[0], json!({"stream": "stdout", "rank": "0-1", "path": file}));
+    let redirects: Vec<_> = events
+        .iter()
+        .filter(|(name, _)| name == "redirect")
+        .map(|(_, c)| c)
+        .collect();
+    assert_eq!(
+        *redirects[0],
+        json!({"stream": "stdout", "rank": "0-1", "path": file})
+    );
     assert_eq!(redirects[1]["stream"], "stderr");
     assert!(events.iter().all(|(name, _)| name != "data"));
 }
@@ -32,9 +39,18 @@ fn output_to_a_file_for_each_task_and_appending() {
     let path = dir.path().join("out.{{node.name}}.{{taskid}}");
     std::fs::write(dir.path().join("out.node1.1"), "before\n").unwrap();
     let options = json!({"output": {"mode": "append", "stdout": {"type": "file", "path": path}, "stderr": {"type": "kvs"}}});
-    let (broker, _) = sh("echo hi $FLUX_TASK_RANK; echo err >&2").nodes(2, 2).options(options).run();
-    assert_eq!(std::fs::read_to_string(dir.path().join("out.node0.0")).unwrap(), "hi 0\n");
-    assert_eq!(std::fs::read_to_string(dir.path().join("out.node1.1")).unwrap(), "before\nhi 1\n");
+    let (broker, _) = sh("echo hi $FLUX_TASK_RANK; echo err >&2")
+        .nodes(2, 2)
+        .options(options)
+        .run();
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("out.node0.0")).unwrap(),
+        "hi 0\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("out.node1.1")).unwrap(),
+        "before\nhi 1\n"
+    );
     assert_eq!(broker.data("stderr", "1"), "err\n");
 }
 
@@ -54,22 +70,39 @@ fn input_from_a_file() {
     std::fs::write(dir.path().join("in.1"), "one\n").unwrap();
     std::fs::write(dir.path().join("in.0"), "zero\n").unwrap();
     let path = dir.path().join("in.{{taskid}}");
-    let (broker, _) =
-        command(&["cat"]).nodes(1, 2).options(json!({"input": {"stdin": {"type": "file", "path": path}}})).run();
-    assert_eq!((broker.data("stdout", "0").as_str(), broker.data("stdout", "1").as_str()), ("zero\n", "one\n"));
+    let (broker, _) = command(&["cat"])
+        .nodes(1, 2)
+        .options(json!({"input": {"stdin": {"type": "file", "path": path}}}))
+        .run();
+    assert_eq!(
+        (
+            broker.data("stdout", "0").as_str(),
+            broker.data("stdout", "1").as_str()
+        ),
+        ("zero\n", "one\n")
+    );
     let options = json!({"input": {"stdin": {"type": "file", "path": "/no/such"}}});
     let (broker, exits) = command(&["cat"]).options(options).run();
     assert_eq!(exits, [1 << 8]);
-    assert_eq!(broker.log_lines(), ["0 input: error opening /no/such: No such file or directory"]);
+    assert_eq!(
+        broker.log_lines(),
+        ["0 input: error opening /no/such: No such file or directory"]
+    );
 }
 
 #[test]
 fn too_much_output_is_cut_off() {
-    let (broker, exits) = sh("seq 1000; echo end >&2").options(json!({"output": {"limit": "100"}})).run();
+    let (broker, exits) = sh("seq 1000; echo end >&2")
+        .options(json!({"output": {"limit": "100"}}))
+        .run();
     assert_eq!(exits, [0]);
     assert!(broker.data("stdout", "0").len() <= 100);
     assert_eq!(broker.data("stderr", "0"), "end\n");
-    assert!(broker.log_lines()[0].starts_with("2 stdout: truncating output at 100"), "{:?}", broker.log_lines());
+    assert!(
+        broker.log_lines()[0].starts_with("2 stdout: truncating output at 100"),
+        "{:?}",
+        broker.log_lines()
+    );
 }
 
 #[test]
@@ -90,21 +123,42 @@ fn verbose_says_what_the_manual_says() {
 #[test]
 fn cyclic_tasks_alternate() {
     let options = json!({"taskmap": {"scheme": "cyclic"}});
-    let (broker, _) = sh("echo $FLUX_TASK_RANK is local $FLUX_TASK_LOCAL_ID").nodes(2, 4).options(options).run();
+    let (broker, _) = sh("echo $FLUX_TASK_RANK is local $FLUX_TASK_LOCAL_ID")
+        .nodes(2, 4)
+        .options(options)
+        .run();
     assert_eq!(broker.data("stdout", "2"), "2 is local 1\n");
-    assert_eq!(broker.events("exec.eventlog")[1].1["taskmap"]["map"], json!([[0, 2, 1, 2]]));
+    assert_eq!(
+        broker.events("exec.eventlog")[1].1["taskmap"]["map"],
+        json!([[0, 2, 1, 2]])
+    );
 }
 
 #[test]
 fn wrong_options_end_the_job_with_a_reason() {
     for (options, text) in [
-        (json!({"userrc": "/home/u/rc.lua"}), "userrc: Lua scripts are not supported"),
+        (
+            json!({"userrc": "/home/u/rc.lua"}),
+            "userrc: Lua scripts are not supported",
+        ),
         (json!({"initrc": "x"}), "initrc: Lua scripts are not supported"),
-        (json!({"exit-timeout": "soon"}), "exit-timeout: invalid value \"soon\""),
-        (json!({"output": {"stdout": {"type": "pigeon"}}}), "output.stdout.type: unknown type 'pigeon'"),
-        (json!({"output": {"stdout": {"type": "file"}}}), "output.stdout.path: missing file name"),
+        (
+            json!({"exit-timeout": "soon"}),
+            "exit-timeout: invalid value \"soon\"",
+        ),
+        (
+            json!({"output": {"stdout": {"type": "pigeon"}}}),
+            "output.stdout.type: unknown type 'pigeon'",
+        ),
+        (
+            json!({"output": {"stdout": {"type": "file"}}}),
+            "output.stdout.path: missing file name",
+        ),
         (json!({"cpu-affinity": "sideways"}), "cpu-affinity: invalid value"),
-        (json!({"signal": {"signum": 99}}), "signal.signum: invalid value 99"),
+        (
+            json!({"signal": {"signum": 99}}),
+            "signal.signum: invalid value 99",
+        ),
     ] {
         let (broker, exits) = command(&["true"]).options(options).run();
         assert_eq!(exits, [1 << 8]);
@@ -115,7 +169,9 @@ fn wrong_options_end_the_job_with_a_reason() {
 
 #[test]
 fn unknown_options_are_no_matter() {
-    let (_, exits) = command(&["true"]).options(json!({"mpi": "none", "no-such-option": {"a": 1}})).run();
+    let (_, exits) = command(&["true"])
+        .options(json!({"mpi": "none", "no-such-option": {"a": 1}}))
+        .run();
     assert_eq!(exits, [0]);
 }
 
@@ -126,12 +182,22 @@ fn affinity_and_gpus() {
     job.options = json!({"cpu-affinity": "map:0", "gpu-affinity": "per-task"});
     let (broker, _) = job.run();
     let first = flux_process::affinity::allowed_cpus().unwrap()[0];
-    assert_eq!(broker.data("stdout", "0"), format!("Cpus_allowed_list:\t{first}\ngpu 0,1\n"));
-    assert_eq!(broker.data("stdout", "1"), format!("Cpus_allowed_list:\t{first}\ngpu 2,3\n"));
+    assert_eq!(
+        broker.data("stdout", "0"),
+        format!("Cpus_allowed_list:\t{first}\ngpu 0,1\n")
+    );
+    assert_eq!(
+        broker.data("stdout", "1"),
+        format!("Cpus_allowed_list:\t{first}\ngpu 2,3\n")
+    );
     job.options = json!({"cpu-affinity": "on"});
     let (broker, exits) = job.run();
     assert_eq!(exits, [0]);
-    assert!(broker.log_lines()[0].contains("are not available on this host"), "{:?}", broker.log_lines());
+    assert!(
+        broker.log_lines()[0].contains("are not available on this host"),
+        "{:?}",
+        broker.log_lines()
+    );
 }
 
 #[test]
@@ -144,10 +210,16 @@ fn limits_reach_the_tasks() {
 
 #[test]
 fn a_terminal_is_captured() {
-    let (broker, exits) = sh("test -t 0 && test -t 2 && echo yes").options(json!({"pty": 1})).run();
+    let (broker, exits) = sh("test -t 0 && test -t 2 && echo yes")
+        .options(json!({"pty": 1}))
+        .run();
     assert_eq!(exits, [0]);
     assert_eq!(broker.data("stdout", "0"), "yes\r\n");
-    let ends = broker.events("output").iter().filter(|(_, context)| context["eof"] == true).count();
+    let ends = broker
+        .events("output")
+        .iter()
+        .filter(|(_, context)| context["eof"] == true)
+        .count();
     assert_eq!(ends, 2);
 }
 
@@ -161,15 +233,37 @@ fn a_client_talks_to_an_interactive_terminal() {
     let uid = current_uid();
     let attach = json!({"type": "attach", "mode": "rw", "winsize": {"rows": 30, "cols": 99}});
     broker.request(0, &topic, &attach, 7, true, uid);
-    broker.wait_reply(7, |reply| reply.payload_str().is_ok_and(|text| text.contains("attach")));
-    broker.request(0, &topic, &json!({"type": "data", "data": "word\n"}), 8, false, uid);
+    broker.wait_reply(7, |reply| {
+        reply.payload_str().is_ok_and(|text| text.contains("attach"))
+    });
+    broker.request(
+        0,
+        &topic,
+        &json!({"type": "data", "data": "word\n"}),
+        8,
+        false,
+        uid,
+    );
     let end = broker.wait_reply(7, |reply| reply.errnum() != 0);
     assert_eq!(end.errnum(), 61);
-    let texts: Vec<String> = broker.replies(7).iter().filter_map(|r| r.payload_str().ok().map(str::to_owned)).collect();
+    let texts: Vec<String> = broker
+        .replies(7)
+        .iter()
+        .filter_map(|r| r.payload_str().ok().map(str::to_owned))
+        .collect();
     let all = texts.concat();
     assert!(all.contains("got word"), "{all}");
-    assert!(all.contains(r#""type":"exit","message":"session exited with status 3","status":768"#), "{all}");
+    assert!(
+        all.contains(r#""type":"exit","message":"session exited with status 3","status":768"#),
+        "{all}"
+    );
     assert_eq!(broker.wait_exits(), [3 << 8]);
     shell.wait();
-    assert!(broker.events("output").iter().all(|(_, context)| context["data"].is_null()), "not captured");
+    assert!(
+        broker
+            .events("output")
+            .iter()
+            .all(|(_, context)| context["data"].is_null()),
+        "not captured"
+    );
 }

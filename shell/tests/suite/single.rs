@@ -9,26 +9,58 @@ use super::job::{ID, command, service, sh};
 fn a_job_that_does_nothing_is_two_commits_at_most() {
     let (broker, exits) = command(&["true"]).run();
     assert_eq!(exits, [0]);
-    assert_eq!(broker.event_names("exec.eventlog"), ["shell.init", "shell.start", "shell.task-exit"]);
+    assert_eq!(
+        broker.event_names("exec.eventlog"),
+        ["shell.init", "shell.start", "shell.task-exit"]
+    );
     let exec = broker.events("exec.eventlog");
-    assert_eq!(exec[0].1, json!({"service": service(), "leader-rank": 0, "size": 1}));
-    assert_eq!(exec[1].1, json!({"taskmap": {"version": 1, "map": [[0, 1, 1, 1]]}}));
+    assert_eq!(
+        exec[0].1,
+        json!({"service": service(), "leader-rank": 0, "size": 1})
+    );
+    assert_eq!(
+        exec[1].1,
+        json!({"taskmap": {"version": 1, "map": [[0, 1, 1, 1]]}})
+    );
     let exit = &exec[2].1;
     let keys: Vec<&String> = exit.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["localid", "rank", "state", "pid", "wait_status", "signaled", "exitcode"]);
-    assert_eq!((&exit["state"], &exit["wait_status"]), (&json!("Exited"), &json!(0)));
+    assert_eq!(
+        keys,
+        [
+            "localid",
+            "rank",
+            "state",
+            "pid",
+            "wait_status",
+            "signaled",
+            "exitcode"
+        ]
+    );
+    assert_eq!(
+        (&exit["state"], &exit["wait_status"]),
+        (&json!("Exited"), &json!(0))
+    );
     assert_eq!(broker.event_names("output"), ["header", "data", "data"]);
     assert_eq!(broker.event_names("input"), ["header"]);
     assert!(broker.commits() <= 2, "{}", broker.commits());
     let mut requests = broker.requests();
     requests.dedup();
-    assert_eq!(requests, ["service.add", "event.subscribe", "kvs.commit", "job-exec.shell-exit"]);
+    assert_eq!(
+        requests,
+        [
+            "service.add",
+            "event.subscribe",
+            "kvs.commit",
+            "job-exec.shell-exit"
+        ]
+    );
 }
 
 #[test]
 fn output_is_cut_into_lines_per_task() {
-    let (broker, exits) =
-        sh("echo out $FLUX_TASK_RANK; echo more; printf tail; echo err >&2").nodes(1, 3).run();
+    let (broker, exits) = sh("echo out $FLUX_TASK_RANK; echo more; printf tail; echo err >&2")
+        .nodes(1, 3)
+        .run();
     assert_eq!(exits, [0]);
     for rank in ["0", "1", "2"] {
         assert_eq!(broker.data("stdout", rank), format!("out {rank}\nmore\ntail"));
@@ -36,8 +68,12 @@ fn output_is_cut_into_lines_per_task() {
     }
     let events = broker.events("output");
     assert_eq!(events[0].1["count"], json!({"stdout": 3, "stderr": 3}));
-    let of_task = events.iter().filter(|(_, context)| context["rank"] == "0" && context["stream"] == "stdout");
-    let texts: Vec<_> = of_task.map(|(_, context)| context["data"].as_str().unwrap_or("EOF")).collect();
+    let of_task = events
+        .iter()
+        .filter(|(_, context)| context["rank"] == "0" && context["stream"] == "stdout");
+    let texts: Vec<_> = of_task
+        .map(|(_, context)| context["data"].as_str().unwrap_or("EOF"))
+        .collect();
     assert_eq!(texts, ["out 0\n", "more\n", "tail", "EOF"]);
 }
 
@@ -45,7 +81,10 @@ fn output_is_cut_into_lines_per_task() {
 fn bytes_that_are_no_text_become_base64() {
     let (broker, _) = sh(r"printf '\377\000\n'").run();
     let events = broker.events("output");
-    let data = events.iter().find(|(_, context)| context["encoding"] == "base64").unwrap();
+    let data = events
+        .iter()
+        .find(|(_, context)| context["encoding"] == "base64")
+        .unwrap();
     assert_eq!(data.1["data"], "/wAK");
 }
 
@@ -53,11 +92,24 @@ fn bytes_that_are_no_text_become_base64() {
 fn the_highest_exit_code_counts() {
     let (broker, exits) = sh("exit $FLUX_TASK_RANK").nodes(1, 4).run();
     assert_eq!(exits, [3 << 8]);
-    assert_eq!(broker.event_names("exec.eventlog").iter().filter(|name| *name == "shell.task-exit").count(), 1);
+    assert_eq!(
+        broker
+            .event_names("exec.eventlog")
+            .iter()
+            .filter(|name| *name == "shell.task-exit")
+            .count(),
+        1
+    );
     let (broker, exits) = sh("kill -SEGV $$").run();
     assert_eq!(exits, [35584]);
     let exit = broker.events("exec.eventlog")[2].1.clone();
-    assert_eq!((&exit["wait_status"].as_i64().map(|status| status & 0x7f), &exit["signaled"]), (&Some(11), &json!(11)));
+    assert_eq!(
+        (
+            &exit["wait_status"].as_i64().map(|status| status & 0x7f),
+            &exit["signaled"]
+        ),
+        (&Some(11), &json!(11))
+    );
     assert_eq!(exit["exitcode"], 139);
 }
 
@@ -69,7 +121,10 @@ fn a_command_that_does_not_exist_is_golden_job_four() {
     assert_eq!(broker.log_lines(), [format!("0 {text}")]);
     assert_eq!(broker.event_names("exec.eventlog"), ["shell.init"]);
     assert_eq!(broker.event_names("output"), ["header", "log"]);
-    assert_eq!(broker.raised(), [json!({"id": ID, "type": "exec", "severity": 0, "note": text})]);
+    assert_eq!(
+        broker.raised(),
+        [json!({"id": ID, "type": "exec", "severity": 0, "note": text})]
+    );
     let (_, exits) = command(&["/etc/passwd"]).run();
     assert_eq!(exits, [126 << 8]);
 }
@@ -79,14 +134,26 @@ fn the_environment_of_a_task() {
     let (broker, _) = sh("env | sort; pwd; ls -d $FLUX_JOB_TMPDIR").nodes(1, 2).run();
     let text = broker.data("stdout", "1");
     for line in [
-        "GREETING=hello", "FLUX_JOB_ID=ƒuZZybuNNy", "FLUX_JOB_SIZE=2", "FLUX_JOB_NNODES=1", "FLUX_TASK_RANK=1",
-        "FLUX_TASK_LOCAL_ID=1", "PMI_RANK=1", "PMI_SIZE=2", "CUDA_VISIBLE_DEVICES=-1", "/",
-        &format!("FLUX_KVS_NAMESPACE=job-{ID}"), &format!("FLUX_URI={}", broker.uri(0)),
+        "GREETING=hello",
+        "FLUX_JOB_ID=ƒuZZybuNNy",
+        "FLUX_JOB_SIZE=2",
+        "FLUX_JOB_NNODES=1",
+        "FLUX_TASK_RANK=1",
+        "FLUX_TASK_LOCAL_ID=1",
+        "PMI_RANK=1",
+        "PMI_SIZE=2",
+        "CUDA_VISIBLE_DEVICES=-1",
+        "/",
+        &format!("FLUX_KVS_NAMESPACE=job-{ID}"),
+        &format!("FLUX_URI={}", broker.uri(0)),
         &format!("{}/jobtmp-0-fuZZybuNNy", broker.path().display()),
     ] {
         assert!(text.lines().any(|have| have == line), "no {line} in {text}");
     }
-    assert!(!broker.path().join("jobtmp-0-fuZZybuNNy").exists(), "removed at the end");
+    assert!(
+        !broker.path().join("jobtmp-0-fuZZybuNNy").exists(),
+        "removed at the end"
+    );
 }
 
 #[test]
@@ -94,10 +161,15 @@ fn a_missing_directory_is_replaced_by_tmp() {
     let mut job = sh("pwd");
     job.cwd = "/no/such/dir".to_owned();
     let (broker, exits) = job.run();
-    assert_eq!((exits.as_slice(), broker.data("stdout", "0").as_str()), (&[0][..], "/tmp\n"));
+    assert_eq!(
+        (exits.as_slice(), broker.data("stdout", "0").as_str()),
+        (&[0][..], "/tmp\n")
+    );
     assert_eq!(
         broker.log_lines(),
-        ["1 host node0: Could not change dir to /no/such/dir: No such file or directory. Going to /tmp instead"]
+        [
+            "1 host node0: Could not change dir to /no/such/dir: No such file or directory. Going to /tmp instead"
+        ]
     );
 }
 
@@ -107,16 +179,53 @@ fn standard_input_comes_through_the_service() {
     let mut shell = sh("cat; echo done $FLUX_TASK_RANK").nodes(1, 2).spawn(&broker, 0);
     let stdin = format!("{}.stdin", service());
     let uid = current_uid();
-    broker.request(0, &stdin, &json!({"stream": "stdin", "rank": "all", "data": "one\n"}), 1, false, uid);
-    broker.request(0, &stdin, &json!({"stream": "stdin", "rank": "1", "data": "dHdvCg==", "encoding": "base64"}), 2, false, uid);
-    broker.request(0, &stdin, &json!({"stream": "stdin", "rank": "all", "data": "x"}), 3, false, uid + 1);
-    broker.request(0, &stdin, &json!({"stream": "stdin", "rank": "all", "eof": true}), 4, false, uid);
-    broker.request(0, &stdin, &json!({"stream": "stdout", "rank": "all"}), 5, false, uid);
+    broker.request(
+        0,
+        &stdin,
+        &json!({"stream": "stdin", "rank": "all", "data": "one\n"}),
+        1,
+        false,
+        uid,
+    );
+    broker.request(
+        0,
+        &stdin,
+        &json!({"stream": "stdin", "rank": "1", "data": "dHdvCg==", "encoding": "base64"}),
+        2,
+        false,
+        uid,
+    );
+    broker.request(
+        0,
+        &stdin,
+        &json!({"stream": "stdin", "rank": "all", "data": "x"}),
+        3,
+        false,
+        uid + 1,
+    );
+    broker.request(
+        0,
+        &stdin,
+        &json!({"stream": "stdin", "rank": "all", "eof": true}),
+        4,
+        false,
+        uid,
+    );
+    broker.request(
+        0,
+        &stdin,
+        &json!({"stream": "stdout", "rank": "all"}),
+        5,
+        false,
+        uid,
+    );
     assert_eq!(broker.wait_exits(), [0]);
     shell.wait();
     assert_eq!(broker.data("stdout", "0"), "one\ndone 0\n");
     assert_eq!(broker.data("stdout", "1"), "one\ntwo\ndone 1\n");
-    let errnums: Vec<u32> = (1..=5).map(|tag| broker.wait_reply(tag, |_| true).errnum()).collect();
+    let errnums: Vec<u32> = (1..=5)
+        .map(|tag| broker.wait_reply(tag, |_| true).errnum())
+        .collect();
     assert_eq!(errnums, [0, 0, 1, 0, 71]);
     assert_eq!(broker.event_names("input"), ["header", "data", "data", "data"]);
 }
@@ -130,9 +239,22 @@ fn kill_events_and_signals_reach_the_tasks() {
     broker.publish(&format!("shell-{ID}.kill"), &json!({"signum": 10}));
     broker.wait_log("output", "usr1");
     broker.publish(&format!("shell-{}.kill", ID + 1), &json!({"signum": 9}));
-    flux_process::PidFd::open(shell.pid()).unwrap().send_signal(flux_process::Signal::SIGTERM).unwrap();
+    flux_process::PidFd::open(shell.pid())
+        .unwrap()
+        .send_signal(flux_process::Signal::SIGTERM)
+        .unwrap();
     assert_eq!(broker.wait_exits(), [36608]);
     assert_eq!(shell.wait().code(), Some(143));
+}
+
+#[test]
+fn what_a_task_leaves_behind_holds_the_job_and_can_be_killed() {
+    let broker = FakeBroker::start(1, 1);
+    let mut shell = sh("sleep 1000 & echo left").spawn(&broker, 0);
+    broker.wait_log("exec.eventlog", "shell.task-exit");
+    broker.publish(&format!("shell-{ID}.kill"), &json!({"signum": 15}));
+    assert_eq!(broker.wait_exits(), [0]);
+    shell.wait();
 }
 
 #[test]
@@ -157,7 +279,10 @@ fn a_broker_that_goes_away_ends_the_shell() {
 fn a_shell_told_to_reconnect_reports_afterwards() {
     let broker = FakeBroker::start(1, 1);
     let file = broker.path().join("go");
-    let script = format!("echo ready; while [ ! -e {} ]; do sleep 0.02; done; echo after", file.display());
+    let script = format!(
+        "echo ready; while [ ! -e {} ]; do sleep 0.02; done; echo after",
+        file.display()
+    );
     let mut shell = sh(&script).spawn_with(&broker, 0, &["--reconnect"]);
     broker.wait_log("output", "ready");
     broker.hang_up();
@@ -165,4 +290,24 @@ fn a_shell_told_to_reconnect_reports_afterwards() {
     assert_eq!(broker.wait_exits(), [0]);
     shell.wait();
     assert_eq!(broker.data("stdout", "0"), "ready\nafter\n");
+}
+
+#[test]
+fn files_of_the_job_are_in_its_directory() {
+    let mut job = sh("$FLUX_JOB_TMPDIR/script");
+    job.files = Some(
+        json!({"script": {"mode": 0o100_700, "encoding": "utf-8", "data": "#!/bin/sh\necho from script\n"}}),
+    );
+    let (broker, exits) = job.run();
+    assert_eq!(
+        (exits.as_slice(), broker.data("stdout", "0").as_str()),
+        (&[0][..], "from script\n")
+    );
+    job.files = Some(json!({"../x": {"mode": 0o100_700}}));
+    let (broker, exits) = job.run();
+    assert_eq!(exits, [1 << 8]);
+    assert_eq!(
+        broker.log_lines(),
+        ["0 files: ../x: path must be relative and without '..'"]
+    );
 }

@@ -11,8 +11,7 @@ pub(super) const WIT_VERSION: &str = "0.1.0";
 
 /// Returns the component of a core module that was built for `world`.
 pub(super) fn encode(core: &[u8], world: &str) -> Result<Vec<u8>> {
-    let mut encoder = ComponentEncoder::default().validate(true).module(core)?;
-    let component = encoder.encode()?;
+    let component = ComponentEncoder::default().validate(true).module(core)?.encode()?;
     check(&component, world)?;
     Ok(component)
 }

@@ -2,7 +2,7 @@
 //!
 //! `plugins-wasm/` is compiled for wasm32-unknown-unknown, each core module is turned into a component, checked for imports, and compiled to
 //! native code by `flux-policy-compile`. The result is `target/policies/NAME.{wasm,cwasm,json}`; plugins that only tests use go to
-//! `target/policies/test/`. Nothing is done when no input has changed.
+//! `target/policies-test/`. Nothing is done when no input has changed.
 
 mod component;
 mod inputs;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         places.work = Path::new(&target).join("wasm");
     }
     output::make_dir(&places.out)?;
-    output::make_dir(&places.out.join("test"))?;
+    output::make_dir(&output::dir(&places.out, true))?;
     // two builds at once must not mix their files
     let lock = File::create(places.out.join(".lock"))?;
     lock.lock()?;

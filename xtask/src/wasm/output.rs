@@ -56,8 +56,14 @@ impl Built {
     }
 }
 
-fn dir(out: &Path, test: bool) -> PathBuf {
-    if test { out.join("test") } else { out.to_owned() }
+/// Returns where plugins go; those that only tests use stay apart, as all the others are installed.
+pub(super) fn dir(out: &Path, test: bool) -> PathBuf {
+    if !test {
+        return out.to_owned();
+    }
+    let mut name = out.as_os_str().to_owned();
+    name.push("-test");
+    PathBuf::from(name)
 }
 
 /// Makes a directory that the policy host trusts, whatever the umask.
@@ -72,7 +78,7 @@ pub(super) fn write(places: &Places, plugin: &Plugin, component: &[u8], compiler
     let dir = dir(&places.out, plugin.test);
     let path = |ext: &str| dir.join(format!("{}.{ext}", plugin.name));
     let temporary = path("new");
-    let _ = fs::remove_file(&temporary);
+    let _left_behind = fs::remove_file(&temporary);
     put(&path("wasm"), component)?;
     let out = Command::new(&compiler.program).arg(path("wasm")).arg(&temporary).output();
     let out = out.with_context(|| format!("cannot run {}", compiler.program.display()))?;

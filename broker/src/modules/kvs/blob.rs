@@ -14,6 +14,7 @@
 
 use super::node::{Dir, Entry, Kind, Name, Node};
 use super::value::{Chunk, Value};
+use crate::modules::content_sqlite::StoreError;
 use bytes::Bytes;
 use flux_formats::blobref::{BlobRef, HashType};
 use flux_formats::treeobj::{self, TreeObj};
@@ -36,11 +37,6 @@ pub(crate) enum BlobError {
     /// The JSON is no tree object.
     #[error(transparent)]
     TreeObj(#[from] treeobj::TreeObjError),
-}
-
-/// Returns true for a blob of the internal form.
-pub(crate) fn is_internal(blob: &[u8]) -> bool {
-    blob.starts_with(MAGIC)
 }
 
 /// Returns the blob of a node; hashes what is below.
@@ -259,4 +255,35 @@ impl<'a> Reader<'a> {
             _ => return Err(BlobError::Damaged),
         })
     }
+}
+
+/// Returns the RFC 11 object of the directory that an internal node begins; `read` gives blobs by name.
+///
+/// # Errors
+/// A node below is missing or damaged; those of `read`.
+pub(crate) fn explain(
+    blob: &[u8],
+    blobref: BlobRef,
+    read: &mut dyn FnMut(&BlobRef) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Vec<u8>, StoreError> {
+    let mut entries = Vec::new();
+    let mut todo = vec![decode(blob, blobref).map_err(|err| unreadable(&blobref, &err.to_string()))?];
+    while let Some(node) = todo.pop() {
+        match &node.kind {
+            Kind::Whole(more) | Kind::Leaf(more) => entries.extend_from_slice(more),
+            Kind::Branch(children) => {
+                // taken from the end: the first child comes next
+                for (_, child) in children.iter().rev() {
+                    let blobref = child.blobref(blobref.hash_type());
+                    let blob = read(&blobref)?.ok_or_else(|| unreadable(&blobref, "not in the store"))?;
+                    todo.push(decode(&blob, blobref).map_err(|err| unreadable(&blobref, &err.to_string()))?);
+                }
+            }
+        }
+    }
+    Ok(encode_object(&entries, blobref.hash_type()))
+}
+
+fn unreadable(blobref: &BlobRef, why: &str) -> StoreError {
+    StoreError::Job(format!("directory node {blobref}: {why}").into())
 }

@@ -1,44 +1,486 @@
-//! What becomes of what is in memory? (Stub: nothing.)
+//! What becomes of what is in memory: when is it durable, when does it leave memory? (DESIGN §6, design note
+//! 0001.)
+//!
+//! * With a `statedir` every transaction goes to a journal in the store's file. Durable commits wait until
+//!   their records are on stable storage; those that come meanwhile share the next transaction.
+//! * A *spill* writes the directory nodes and values that are not stored yet, with the roots of all namespaces,
+//!   and empties the journal, in one transaction on the store's thread. It happens when enough has gathered in
+//!   memory, when somebody asks for a blob that was only told about, and at a clean stop.
+//! * After a spill, what it stored and what was not changed in the last two periods leaves memory.
+//!
+//! When the file cannot be written, durable commits are refused with file and cause, records wait in memory,
+//! and a timer tries again until it works.
+
 use super::commit::{Pending, ReadyReply};
+use super::journal;
 use super::node::Dir;
-use super::service::Space;
+use super::service::{PRIMARY, Space};
+use super::spill::{self, Spilled};
+use super::txn::Change;
 use super::Kvs;
+use crate::modules::content;
+use crate::modules::content_sqlite::{Db, SpaceRow, StoreError, local as store};
 use crate::service::{Cx, RpcError};
 use flux_formats::blobref::{BlobRef, HashType};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// State.
+/// Bytes of changes in memory, or of journal on disk, that start a spill.
+const SPILL_BYTES: usize = 16 << 20;
+/// Bytes of changes in memory above which nothing more is taken while the store cannot be written.
+const MEMORY_MAX: usize = 512 << 20;
+/// Records that nobody waits for are written when there are this many bytes …
+const LAZY_BYTES: usize = 256 << 10;
+/// … or after this time.
+const LAZY_TIME: Duration = Duration::from_millis(100);
+/// Time between two tries when the store cannot be written.
+const RETRY_TIME: Duration = Duration::from_secs(1);
+/// Roots that clients were told of, which stay in memory for looking back.
+const RECENT_MAX: usize = 256;
+
+/// A call when everything that was told is stored.
+pub(super) type Settled = Box<dyn FnOnce(&mut Cx<'_>)>;
+
+/// Where things are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    /// There is no store: everything stays in memory.
+    #[default]
+    Memory,
+    /// The store makes room in memory, and goes with the broker.
+    Scratch,
+    /// The store outlives the broker.
+    Durable,
+}
+
+/// What the keeper knows.
 #[derive(Default)]
-pub(super) struct Keeper {}
+pub(super) struct Keeper {
+    mode: Mode,
+    /// Spill period; changed nodes carry it.
+    epoch: u32,
+    /// Bytes changed since the last spill, roughly.
+    dirty_bytes: usize,
+    /// Records that are not on their way yet.
+    records: Vec<u8>,
+    /// Answers that wait for them.
+    held: Vec<ReadyReply>,
+    /// A journal transaction is under way.
+    writing: bool,
+    /// Bytes in the journal on disk.
+    journal_bytes: usize,
+    lazy_timer: bool,
+    retry_timer: bool,
+    spilling: bool,
+    /// A spill could not begin because a journal transaction is under way; true for one with a checkpoint.
+    spill_wanted: Option<bool>,
+    spill_failed: bool,
+    /// Why the store could not be written, while it cannot.
+    failure: Option<RpcError>,
+    recent: VecDeque<Dir>,
+    /// Roots that clients may keep: the next spill stores them.
+    exposed: Vec<Dir>,
+    waiting: Vec<Settled>,
+    stopping: bool,
+}
 
 impl Keeper {
+    /// Returns the spill period.
     pub(super) fn epoch(&self) -> u32 {
-        1
+        self.epoch
     }
+
     pub(super) fn dirty_bytes(&self) -> usize {
-        0
+        self.dirty_bytes
     }
-    pub(super) fn expose(&mut self, _root: &Dir) {}
-    pub(super) fn remember(&mut self, _root: &Dir) {}
-    pub(super) fn recall(&self, _blobref: &BlobRef) -> Option<Dir> {
+
+    /// A client was told of a root and may keep what it was told.
+    pub(super) fn expose(&mut self, root: &Dir) {
+        let Dir::Here(node) = root else { return };
+        let same = |other: &Dir| matches!(other, Dir::Here(other) if Arc::ptr_eq(node, other));
+        if node.is_stored() || self.exposed.last().is_some_and(same) {
+            return;
+        }
+        self.exposed.push(root.clone());
+        self.remember(root);
+    }
+
+    /// A client was told of a root in passing.
+    pub(super) fn remember(&mut self, root: &Dir) {
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(root.clone());
+    }
+
+    /// Returns a root by its name while it is remembered.
+    pub(super) fn recall(&self, blobref: &BlobRef) -> Option<Dir> {
+        self.recent.iter().rev().find(|root| root.known_as(blobref)).cloned()
+    }
+
+    /// Returns why a transaction cannot be taken.
+    pub(super) fn refusal(&self, durable: bool) -> Option<RpcError> {
+        let full = durable || self.dirty_bytes > MEMORY_MAX;
+        self.failure.as_ref().filter(|_| full).cloned()
+    }
+
+    /// Writes down a transaction that was applied.
+    pub(super) fn record(&mut self, name: &str, seq: u64, pending: &Pending) {
+        for op in &pending.txn.ops {
+            let bytes = match &op.change {
+                Change::Value(bytes) | Change::Append(bytes) => bytes.len(),
+                Change::Put(_) => 256,
+                Change::Graft(_) | Change::Unlink => 0,
+            };
+            self.dirty_bytes += spill::cost(&op.key, bytes);
+        }
+        if self.mode != Mode::Durable {
+            return;
+        }
+        match (&pending.absorbs, pending.txn.ops.first()) {
+            (Some(absorbed), Some(op)) => journal::put_absorb(&mut self.records, absorbed, &op.key, seq),
+            _ => journal::put_commit(&mut self.records, name, seq, &pending.txn),
+        }
+    }
+
+    /// Writes down a new namespace.
+    pub(super) fn record_create(&mut self, space: &Space, hash: HashType) {
+        if self.mode == Mode::Durable {
+            let root = space.root.blobref(hash);
+            journal::put_create(&mut self.records, &space.name, space.owner, space.flags, root);
+        }
+    }
+
+    /// Writes down that a namespace was removed.
+    pub(super) fn record_remove(&mut self, name: &str) {
+        if self.mode == Mode::Durable {
+            journal::put_remove(&mut self.records, name);
+        }
+    }
+
+    /// Keeps an answer until its transaction is durable; gives it back when that is not asked for.
+    pub(super) fn hold(&mut self, durable: bool, reply: ReadyReply) -> Option<ReadyReply> {
+        if !durable || self.mode != Mode::Durable {
+            return Some(reply);
+        }
+        self.held.push(reply);
         None
     }
-    pub(super) fn refusal(&self, _durable: bool) -> Option<RpcError> {
-        None
+
+    /// Takes the mode from what is loaded; called once, before anything is kept.
+    pub(super) fn begin(&mut self, has_store: bool, has_statedir: bool) {
+        self.epoch = 1;
+        self.mode = match (has_store, has_statedir) {
+            (false, _) => Mode::Memory,
+            (true, false) => Mode::Scratch,
+            (true, true) => Mode::Durable,
+        };
     }
-    pub(super) fn record(&mut self, _name: &str, _seq: u64, _pending: &Pending) {}
-    pub(super) fn record_create(&mut self, _space: &Space, _hash: HashType) {}
-    pub(super) fn record_remove(&mut self, _name: &str) {}
-    pub(super) fn hold(&mut self, _durable: bool, reply: ReadyReply) -> Option<ReadyReply> {
-        Some(reply)
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.mode == Mode::Durable
+    }
+}
+
+/// What a spill writes, moved to the store's thread.
+struct Snapshot {
+    hash: HashType,
+    spaces: Vec<(String, u32, u32, u64, Dir)>,
+    exposed: Vec<Dir>,
+    /// Write the roots and empty the journal.
+    roots: bool,
+    /// Also add a checkpoint that `flux content checkpoint list` shows.
+    checkpoint: bool,
+    timestamp: f64,
+}
+
+impl Snapshot {
+    fn write(self, db: &mut Db) -> Result<Spilled, StoreError> {
+        let mut spilled = Spilled::default();
+        let mut put = |blobref: BlobRef, bytes, internal| {
+            let blob =
+                crate::modules::content_sqlite::Blob { digest: blobref.digest().to_vec(), bytes, internal };
+            db.store(&blob)
+        };
+        for (_, _, _, _, root) in &self.spaces {
+            spill::collect(root, self.hash, &mut spilled, &mut put)?;
+        }
+        for root in &self.exposed {
+            spill::collect(root, self.hash, &mut spilled, &mut put)?;
+        }
+        if self.roots {
+            let rows: Vec<SpaceRow> = self
+                .spaces
+                .iter()
+                .map(|(name, owner, flags, seq, root)| SpaceRow {
+                    name: name.clone(),
+                    owner: *owner,
+                    flags: *flags,
+                    seq: *seq,
+                    root: root.blobref(self.hash).digest().to_vec(),
+                })
+                .collect();
+            db.set_spaces(&rows)?;
+            db.clear_journal()?;
+        }
+        if let Some((_, _, _, seq, root)) = self.spaces.iter().find(|(name, ..)| self.checkpoint && name == PRIMARY) {
+            let rootref = root.blobref(self.hash).to_string();
+            let value = json!({"version": 1, "rootref": rootref, "sequence": seq, "timestamp": self.timestamp});
+            let id = db.put_checkpoint(&value, 5)?;
+            db.set_epoch(id + 1);
+            db.set_meta("checkpoint", id)?;
+        }
+        Ok(spilled)
     }
 }
 
 impl Kvs {
-    pub(super) fn restore(&mut self, cx: &mut Cx<'_>) {
-        self.set_restored(cx);
+    /// Called at the end of each turn that changed something: starts what is due.
+    pub(super) fn keep(&mut self, cx: &mut Cx<'_>) {
+        let keeper = &mut self.keeper;
+        if keeper.mode == Mode::Memory {
+            if keeper.exposed.len() > RECENT_MAX {
+                self.spill_to_cache(cx);
+            }
+            return;
+        }
+        if keeper.failure.is_some() {
+            return;
+        }
+        if !keeper.held.is_empty() || keeper.records.len() > LAZY_BYTES {
+            self.write_journal(cx);
+        } else if !keeper.records.is_empty() && !keeper.lazy_timer && !keeper.writing {
+            keeper.lazy_timer = true;
+            cx.timer(LAZY_TIME, |kvs: &mut Kvs, cx| {
+                kvs.keeper.lazy_timer = false;
+                kvs.write_journal(cx);
+            });
+        }
+        let keeper = &self.keeper;
+        let full = keeper.dirty_bytes > SPILL_BYTES
+            || keeper.journal_bytes > SPILL_BYTES
+            || keeper.exposed.len() > RECENT_MAX;
+        if full || keeper.spill_wanted.is_some() {
+            self.spill(cx, keeper.spill_wanted.unwrap_or(false));
+        }
     }
-    pub(super) fn keep(&mut self, _cx: &mut Cx<'_>) {}
-    pub(super) fn stop_keeping(&mut self, _cx: &mut Cx<'_>) -> bool {
-        true
+
+    /// Sends the records to the journal, unless some are on their way.
+    fn write_journal(&mut self, cx: &mut Cx<'_>) {
+        let keeper = &mut self.keeper;
+        if keeper.writing || (keeper.records.is_empty() && keeper.held.is_empty()) {
+            return;
+        }
+        keeper.writing = true;
+        let records = Arc::new(std::mem::take(&mut keeper.records));
+        let held = std::mem::take(&mut keeper.held);
+        // blobs that the transactions may name come first
+        content::local::push(cx);
+        let copy = records.clone();
+        let job = move |db: &mut Db| if copy.is_empty() { Ok(()) } else { db.append_journal(&copy) };
+        store::write(cx, !held.is_empty(), job, move |kvs: &mut Kvs, cx, result| {
+            kvs.journal_written(cx, records, held, result);
+        });
     }
+
+    fn journal_written(
+        &mut self,
+        cx: &mut Cx<'_>,
+        records: Arc<Vec<u8>>,
+        held: Vec<ReadyReply>,
+        result: Result<(), RpcError>,
+    ) {
+        let keeper = &mut self.keeper;
+        keeper.writing = false;
+        match result {
+            Ok(()) => {
+                keeper.journal_bytes += records.len();
+                self.recovered(cx);
+                held.into_iter().for_each(|reply| reply.send(cx));
+                self.keep(cx);
+            }
+            Err(err) => {
+                // the order must stay: these come before what was recorded meanwhile
+                let mut all = Arc::unwrap_or_clone(records);
+                all.append(&mut keeper.records);
+                keeper.records = all;
+                let more = std::mem::take(&mut keeper.held);
+                held.into_iter().chain(more).for_each(|reply| reply.fail(cx, &err));
+                self.failed(cx, err);
+            }
+        }
+        self.stop_when_kept(cx);
+    }
+
+    fn failed(&mut self, cx: &mut Cx<'_>, err: RpcError) {
+        if self.keeper.failure.is_none() {
+            let text = format!("{err}: no more durable work is taken until it can be written; what runs goes on");
+            cx.log_as_me(2, &text);
+        }
+        self.keeper.failure = Some(err);
+        if !self.keeper.retry_timer {
+            self.keeper.retry_timer = true;
+            cx.timer(RETRY_TIME, |kvs: &mut Kvs, cx| {
+                kvs.keeper.retry_timer = false;
+                kvs.retry(cx);
+            });
+        }
+    }
+
+    fn retry(&mut self, cx: &mut Cx<'_>) {
+        if self.keeper.spill_failed {
+            self.spill(cx, false);
+        } else if self.keeper.records.is_empty() {
+            // nothing is left to write: a row that does nothing tells whether the file can be written
+            let probe = |db: &mut Db| db.set_meta("probe", 1);
+            store::write(cx, true, probe, |kvs: &mut Kvs, cx, result| match result {
+                Ok(()) => kvs.recovered(cx),
+                Err(err) => kvs.failed(cx, err),
+            });
+        } else {
+            self.write_journal(cx);
+        }
+    }
+
+    fn recovered(&mut self, cx: &mut Cx<'_>) {
+        if !self.keeper.spill_failed && self.keeper.failure.take().is_some() {
+            cx.log_as_me(5, "the content store can be written again");
+        }
+    }
+
+    /// Writes everything that is not stored, in one transaction.
+    fn spill(&mut self, cx: &mut Cx<'_>, checkpoint: bool) {
+        if self.keeper.mode == Mode::Memory {
+            return;
+        }
+        if self.keeper.spilling || self.keeper.writing {
+            // were an earlier batch to fail, its records would be written again after the snapshot has them
+            self.keeper.spill_wanted = Some(checkpoint || self.keeper.spill_wanted == Some(true));
+            return;
+        }
+        self.keeper.spill_wanted = None;
+        // records made so far are in the snapshot; answers to them wait for the same transaction
+        self.write_journal(cx);
+        let durable = self.keeper.is_durable();
+        self.keeper.spilling = true;
+        let before = self.keeper.epoch;
+        self.keeper.epoch += 1;
+        let exposed = std::mem::take(&mut self.keeper.exposed);
+        let spaces = self.spaces.values();
+        let snapshot = Snapshot {
+            hash: self.hash,
+            spaces: spaces
+                .map(|space| (space.name.to_string(), space.owner, space.flags, space.seq, space.root.clone()))
+                .collect(),
+            exposed: exposed.clone(),
+            roots: durable || checkpoint,
+            checkpoint: durable || checkpoint,
+            timestamp: now(),
+        };
+        let dirty = std::mem::take(&mut self.keeper.dirty_bytes);
+        let sync = durable && checkpoint;
+        let waiting = std::mem::take(&mut self.keeper.waiting);
+        store::write(cx, sync, move |db| snapshot.write(db), move |kvs: &mut Kvs, cx, result| {
+            kvs.keeper.spilling = false;
+            match result {
+                Ok(spilled) => {
+                    spilled.mark();
+                    kvs.keeper.spill_failed = false;
+                    kvs.recovered(cx);
+                    kvs.keeper.journal_bytes = 0;
+                    kvs.thin_all(before);
+                    kvs.keep(cx);
+                }
+                Err(err) => {
+                    kvs.keeper.spill_failed = true;
+                    kvs.keeper.dirty_bytes += dirty;
+                    kvs.keeper.exposed.extend(exposed);
+                    kvs.failed(cx, err);
+                }
+            }
+            for settled in waiting {
+                settled(cx);
+            }
+            kvs.stop_when_kept(cx);
+        });
+    }
+
+    /// Lets go of what the store has and what was not changed since `epoch`.
+    fn thin_all(&mut self, epoch: u32) {
+        let mut left = 0;
+        for space in self.spaces.values_mut() {
+            left += spill::thin(&mut space.root, epoch, self.hash);
+        }
+        self.keeper.recent.clear();
+        tracing::debug!(bytes = left, "kvs in memory after a spill");
+    }
+
+    /// Calls `done` when every blob that a client may have been told of can be loaded.
+    pub(in crate::modules) fn settle(&mut self, cx: &mut Cx<'_>, done: Settled) {
+        let keeper = &mut self.keeper;
+        let recent = keeper.recent.iter().filter(|root| matches!(root, Dir::Here(node) if !node.is_stored()));
+        let recent: Vec<Dir> = recent.cloned().collect();
+        if recent.is_empty() && keeper.exposed.is_empty() && !keeper.spilling {
+            done(cx);
+            return;
+        }
+        keeper.exposed.extend(recent);
+        if keeper.mode == Mode::Memory {
+            self.spill_to_cache(cx);
+            // the content store's calls come in order
+            done(cx);
+            return;
+        }
+        keeper.waiting.push(done);
+        self.spill(cx, false);
+    }
+
+    /// Without a store the content cache takes what clients were told of.
+    fn spill_to_cache(&mut self, cx: &mut Cx<'_>) {
+        let (mut spilled, mut blobs) = (Spilled::default(), Vec::new());
+        for root in std::mem::take(&mut self.keeper.exposed) {
+            let collected = spill::collect::<std::convert::Infallible>(&root, self.hash, &mut spilled, &mut |r, b, i| {
+                blobs.push((r, b, i));
+                Ok(())
+            });
+            match collected {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
+        }
+        spilled.mark();
+        content::local::store(cx, blobs);
+    }
+
+    /// Begins to stop: writes everything down. Returns true when there is nothing to wait for.
+    pub(super) fn stop_keeping(&mut self, cx: &mut Cx<'_>) -> bool {
+        let dumped = cx.attrs.get("content.dump").is_some();
+        if self.keeper.mode == Mode::Memory || (self.keeper.mode == Mode::Scratch && !dumped) {
+            return true;
+        }
+        self.keeper.stopping = true;
+        self.spill(cx, true);
+        self.stop_when_kept(cx);
+        false
+    }
+
+    fn stop_when_kept(&mut self, cx: &mut Cx<'_>) {
+        let keeper = &self.keeper;
+        if !keeper.stopping || keeper.writing || keeper.spilling {
+            return;
+        }
+        let left = !keeper.records.is_empty() || keeper.dirty_bytes > 0 || keeper.spill_wanted.is_some();
+        if keeper.failure.is_none() && left {
+            self.spill(cx, true);
+            return;
+        }
+        self.keeper.stopping = false;
+        cx.stopped();
+    }
+}
+
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -1,6 +1,6 @@
 //! Where does a key lead? (RFC 11; flux-core: modules/kvs/lookup.c, behaviour)
 
-use super::node::{Dir, Entry, Fetch, Missing, Name, Stop};
+use super::node::{Dir, Entry, Fetch, Name, Stop};
 use super::value::Value;
 use bytes::Bytes;
 use flux_formats::blobref::{BlobRef, HashType};
@@ -139,13 +139,4 @@ pub(super) fn list(dir: &Dir, fetch: &dyn Fetch) -> Result<Vec<(Name, Entry)>, S
     let mut entries = Vec::new();
     dir.entries(fetch, &mut entries)?;
     Ok(entries)
-}
-
-/// Returns the nodes below an internal node which are not in memory; for writing the RFC 11 object of a
-/// directory that somebody asks for by blobref.
-pub(super) fn absent(dir: &Dir, fetch: &dyn Fetch) -> Missing {
-    match list(dir, fetch) {
-        Err(Stop::Missing(missing)) => missing,
-        _ => Missing::default(),
-    }
 }

@@ -13,14 +13,21 @@ mod apply;
 pub(crate) mod blob;
 mod commit;
 mod fault;
+mod journal;
 mod keeper;
 pub mod local;
 mod lookup;
 mod namespace;
 mod node;
 mod request;
+mod restore;
 mod service;
+mod spill;
 pub(crate) mod stats;
+#[cfg(test)]
+mod bench_tests;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
 mod txn;

@@ -252,3 +252,128 @@ fn typed_calls() {
     assert_eq!(seen.borrow().last().unwrap().as_ref().unwrap_err().errnum, errno::ENOTSUP);
     hub.with_probe(move |cx| cancel_watch(cx, id));
 }
+
+/// A hub with all four modules over a directory.
+fn hub_in(attr: &str, dir: &std::path::Path) -> TestHub {
+    let mut hub = TestHub::new(&[(attr, dir.to_str().unwrap())]);
+    hub.load("content", Box::new(crate::modules::content::Content::default())).unwrap();
+    hub.load("content-sqlite", Box::new(crate::modules::content_sqlite::ContentSqlite::new(&[]))).unwrap();
+    hub.load("kvs", Box::new(Kvs::default())).unwrap();
+    hub.load("kvs-watch", Box::new(KvsWatch)).unwrap();
+    hub
+}
+
+fn stop(hub: &mut TestHub) {
+    for module in ["kvs-watch", "kvs", "content-sqlite", "content"] {
+        hub.remove(module);
+    }
+}
+
+fn load_blob(hub: &mut TestHub, blobref: &str) -> Result<Bytes, RpcError> {
+    let blobref: flux_formats::blobref::BlobRef = blobref.parse().unwrap();
+    let mut req = request("content.load", &json!({}));
+    req.payload = Some(Bytes::copy_from_slice(blobref.digest()));
+    hub.rpc(req).map(|msg| msg.payload.unwrap_or_default())
+}
+
+#[test]
+fn durable_commits_survive_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = hub_in("statedir", dir.path());
+    hub.wait(|cx, done| namespace_create(cx, "job-1", 5, done)).unwrap();
+    hub.wait(|cx, done| namespace_create(cx, "job-2", 5, done)).unwrap();
+    let mut txn = Txn::new();
+    txn.append("log", b"guest\n");
+    let same = txn.clone();
+    hub.wait(|cx, done| commit(cx, "job-1", same, done)).unwrap();
+    hub.wait(|cx, done| commit(cx, "job-2", txn, done)).unwrap();
+    for n in 0..100 {
+        let mut txn = Txn::new();
+        txn.put(&format!("job.{n}.R"), "x".repeat(100)).append("log", b"line\n");
+        hub.wait(|cx, done| commit(cx, "primary", txn, done)).unwrap();
+    }
+    hub.wait(|cx, done| snapshot_namespace(cx, "job-1", "job.1.guest", done)).unwrap();
+    let mut txn = Txn::new();
+    txn.put("last", "durable");
+    let info = hub.wait(|cx, done| commit_durable(cx, "primary", txn, done)).unwrap();
+    let rootref = info.rootref();
+    drop(hub); // nothing is stopped: as after kill -9
+    let mut hub = hub_in("statedir", dir.path());
+    hub.run_idle();
+    let root = hub.json("kvs.getroot", &json!({"namespace": "primary"})).unwrap();
+    assert_eq!((&root["rootref"], &root["rootseq"]), (&json!(rootref.to_string()), &json!(info.rootseq)));
+    let value = hub.wait(|cx, done| lookup(cx, "primary", "job.1.guest.log", done)).unwrap();
+    assert_eq!(value, Bytes::from_static(b"guest\n"));
+    let value = hub.wait(|cx, done| lookup(cx, "job-2", "log", done)).unwrap();
+    assert_eq!(value, Bytes::from_static(b"guest\n"));
+    // a clean stop, then a start from the checkpoint
+    stop(&mut hub);
+    let mut hub = hub_in("statedir", dir.path());
+    let root = hub.json("kvs.getroot", &json!({"namespace": "primary"})).unwrap();
+    assert_eq!(root["rootref"], rootref.to_string());
+    let list = hub.json("content.checkpoint-get", &json!({})).unwrap();
+    assert_eq!(list["value"][0]["rootref"], rootref.to_string());
+    assert_eq!(hub.wait(|cx, done| lookup(cx, "primary", "log", done)).unwrap().len(), 500);
+    assert_eq!(hub.wait(|cx, done| lookup(cx, "primary", "last", done)).unwrap(), "durable");
+    let stats = hub.json("content-sqlite.stats-get", &json!({})).unwrap();
+    assert_eq!(stats["checkpoints"][0]["value"]["rootref"], rootref.to_string());
+}
+
+#[test]
+fn what_clients_are_told_can_be_loaded() {
+    for with_store in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut hub = if with_store {
+            hub_in("rundir", dir.path())
+        } else {
+            let mut hub = TestHub::new(&[]);
+            hub.load("content", Box::new(crate::modules::content::Content::default())).unwrap();
+            hub.load("kvs", Box::new(Kvs::default())).unwrap();
+            hub
+        };
+        let many: Vec<Value> = (0..500).map(|n| op(&format!("big.{n:04}"), val(&"v".repeat(n)))).collect();
+        put(&mut hub, &many).unwrap();
+        put(&mut hub, &[op("small", val("1"))]).unwrap();
+        let big = get(&mut hub, "big", 16).unwrap();
+        let json = load_blob(&mut hub, big["data"][0].as_str().unwrap()).unwrap();
+        let dir = flux_formats::treeobj::TreeObj::decode_dir(&json).unwrap();
+        assert_eq!(dir.len(), 500);
+        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), get(&mut hub, "big", 1).unwrap());
+        let flux_formats::treeobj::TreeObj::ValRef(refs) = dir.get("0499").unwrap() else { panic!() };
+        assert_eq!(load_blob(&mut hub, &refs[0].to_string()).unwrap(), "v".repeat(499));
+        let info = put(&mut hub, &[op("small", val("2"))]).unwrap();
+        let root = load_blob(&mut hub, info["rootref"].as_str().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&root).unwrap()["data"]["small"], val("2"));
+        assert_eq!(errnum(load_blob(&mut hub, "sha1-55ca6286e3e4f4fba5d0448333fa99fc5a404a73")), errno::ENOENT);
+    }
+}
+
+#[test]
+fn memory_is_left_to_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = hub_in("rundir", dir.path());
+    for round in 0..8 {
+        for part in 0..8 {
+            let mut txn = Txn::new();
+            for n in 0..50 {
+                txn.put(&format!("d.{round}.{part}.{n}"), vec![b'x'; 20_000]);
+            }
+            hub.wait(|cx, done| commit(cx, "primary", txn, done)).unwrap();
+        }
+        hub.run_idle();
+    }
+    let stats = hub.json("kvs.stats-get", &json!({})).unwrap();
+    assert!(stats["cache"]["obj size total (MiB)"].as_f64().unwrap() < 40.0, "{stats}");
+    for round in 0..8 {
+        let key = format!("d.{round}.3.17");
+        assert_eq!(hub.wait(move |cx, done| lookup(cx, "primary", &key, done)).unwrap().len(), 20_000);
+        let mut txn = Txn::new();
+        txn.append(&format!("d.{round}.3.17"), b"more").unlink(&format!("d.{round}.4"));
+        hub.wait(|cx, done| commit(cx, "primary", txn, done)).unwrap();
+        let key = format!("d.{round}.3.17");
+        assert_eq!(hub.wait(move |cx, done| lookup(cx, "primary", &key, done)).unwrap().len(), 20_004);
+    }
+    assert!(hub.json("kvs.stats-get", &json!({})).unwrap()["cache"]["#faults"].as_u64().unwrap() > 0);
+    stop(&mut hub);
+    assert!(!dir.path().join("content.sqlite").exists());
+}

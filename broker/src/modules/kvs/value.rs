@@ -67,6 +67,10 @@ impl Chunk {
         self.stored.store(true, Ordering::Release);
     }
 
+    fn is_droppable(&self, epoch: u32) -> bool {
+        self.bytes.is_some() && self.epoch < epoch && self.is_stored()
+    }
+
     fn below(&self, limit: usize) -> bool {
         self.bytes.as_ref().is_some_and(|bytes| bytes.len() < limit)
     }
@@ -186,15 +190,19 @@ impl Value {
         })
     }
 
+    /// Returns true when [`Value::thin`] would drop something.
+    pub(super) fn may_thin(&self, epoch: u32) -> bool {
+        self.chunks().iter().any(|chunk| chunk.is_droppable(epoch))
+    }
+
     /// Returns the value without the bytes of chunks that the store has and that are older than `epoch`;
     /// `None` when nothing can be dropped.
     pub(super) fn thin(&self, epoch: u32, hash: HashType) -> Option<Self> {
-        let old = |chunk: &Chunk| chunk.bytes.is_some() && chunk.is_stored() && chunk.epoch < epoch;
-        if !self.chunks().iter().any(|chunk| old(chunk)) {
+        if !self.may_thin(epoch) {
             return None;
         }
         let thinned = self.chunks().iter().map(|chunk| {
-            if old(chunk) { Chunk::absent(chunk.blobref(hash), chunk.size) } else { chunk.clone() }
+            if chunk.is_droppable(epoch) { Chunk::absent(chunk.blobref(hash), chunk.size) } else { chunk.clone() }
         });
         Some(Value::from_chunks(thinned.collect()))
     }

@@ -3,6 +3,10 @@
 //! The decision is made on the policy thread by [`flux_policy::SchedEngine`]: a trusted pool and a policy component.
 
 pub mod api;
+mod engine;
 mod service;
+
+#[cfg(test)]
+mod tests;
 
 pub use service::Sched;

@@ -344,11 +344,11 @@ fn taskmap_text(
     host: impl Fn(u32) -> Result<String, CmdError>,
 ) -> Result<String, CmdError> {
     use flux_formats::taskmap::Taskmap;
-    let text = match map {
+    let encoded = match map {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let tasks: Taskmap = match text.parse() {
+    let tasks: Taskmap = match encoded.parse() {
         Ok(tasks) => tasks,
         Err(err) => return fail(format!("error decoding taskmap: {err}")),
     };
@@ -369,29 +369,23 @@ fn taskmap_text(
             .nodeid(task)
             .map_or_else(|| fail(format!("No nodeid for task {task}")), host);
     }
-    match text_of_format(text_option(matches), &tasks) {
-        Some(text) => Ok(text),
-        None => usage("invalid value for --to (use raw, pmi or multiline)"),
-    }
+    text_of_format(text(matches, "to"), &tasks)
 }
 
-fn text_option(matches: &ArgMatches) -> Option<&str> {
-    text(matches, "to")
-}
-
-fn text_of_format(format: Option<&str>, tasks: &flux_formats::taskmap::Taskmap) -> Option<String> {
-    Some(match format {
-        None => tasks.to_string(),
-        Some("raw") => tasks.to_raw(),
-        Some("pmi") => tasks.to_pmi(),
-        Some("multiline") => {
-            let lines: Vec<String> = (0..tasks.ntasks())
-                .filter_map(|task| Some(format!("{task}: {}", tasks.nodeid(task)?)))
-                .collect();
-            lines.join("\n")
+fn text_of_format(format: Option<&str>, tasks: &flux_formats::taskmap::Taskmap) -> Result<String, CmdError> {
+    use flux_formats::taskmap::Form;
+    let form = match format {
+        None => Form::Taskmap,
+        Some("raw") => Form::Raw,
+        Some("pmi") => Form::Pmi,
+        Some("multiline") => Form::Multiline,
+        Some(other) => {
+            return usage(format!(
+                "invalid value '{other}' for --to (use raw, pmi or multiline)"
+            ));
         }
-        Some(_) => return None,
-    })
+    };
+    tasks.encode(form).or_else(|err| fail(err.to_string()))
 }
 
 pub(super) fn hostpids_args(command: Command) -> Command {

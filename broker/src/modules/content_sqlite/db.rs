@@ -1,0 +1,471 @@
+//! What is in the file, and how is it read and written?
+//!
+//! Table `objects` has flux-core's layout (size -1 = as it is, else the size before LZ4 compression) and one
+//! column more: `kind` 1 marks directory nodes of the form that only the KVS knows (design note 0001).
+//! `checkpt_v2` holds what `flux content checkpoint list` shows. `spaces` holds the roots of all namespaces at
+//! the last spill, `journal` the transactions since.
+
+use flux_formats::errno::{self, Errnum};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Version of the layout; a file with a higher one is refused.
+pub(crate) const LAYOUT_VERSION: u32 = 1;
+/// Blobs of at least this size in bytes are compressed.
+const COMPRESS_MIN: usize = 256;
+/// Where the user version is in the header of an SQLite file.
+const VERSION_AT: usize = 60;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS objects(hash BLOB PRIMARY KEY, size INT, object BLOB, epoch INT DEFAULT 0, kind INT DEFAULT 0);
+CREATE TABLE IF NOT EXISTS checkpt_v2(id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, value TEXT);
+CREATE TABLE IF NOT EXISTS spaces(name TEXT PRIMARY KEY, owner INT, flags INT, seq INT, root BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS journal(id INTEGER PRIMARY KEY, records BLOB);
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INT) WITHOUT ROWID;
+";
+
+/// Why the store did not do its work.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// SQLite failed.
+    #[error("{path}: {source}")]
+    Sqlite {
+        /// The file.
+        path: Arc<Path>,
+        /// The cause.
+        #[source]
+        source: Arc<rusqlite::Error>,
+    },
+    /// The file was written by a newer version.
+    #[error("{path}: layout version {found} is newer than {LAYOUT_VERSION}; it was not changed. Use a newer Flux")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The file could not be looked at.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// A compressed blob does not decompress.
+    #[error("{path}: blob {digest} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Digest in hexadecimal.
+        digest: String,
+    },
+    /// A job that ran on the store's thread failed for a reason of its own.
+    #[error("{0}")]
+    Job(Arc<str>),
+}
+
+impl StoreError {
+    /// Returns the error number that clients get.
+    pub(crate) fn errnum(&self) -> Errnum {
+        match self {
+            StoreError::Sqlite { source, .. } => match source.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => errno::ENOSPC,
+                Some(ErrorCode::PermissionDenied) => errno::EACCES,
+                Some(ErrorCode::ReadOnly) => errno::EROFS,
+                _ => errno::EIO,
+            },
+            StoreError::Newer { .. } => errno::EINVAL,
+            StoreError::Io { source, .. } => {
+                source.raw_os_error().and_then(|n| u32::try_from(n).ok()).unwrap_or(errno::EIO)
+            }
+            StoreError::Damaged { .. } | StoreError::Job(_) => errno::EIO,
+        }
+    }
+}
+
+/// A blob to store.
+#[derive(Clone, Debug)]
+pub(crate) struct Blob {
+    /// Its digest.
+    pub(crate) digest: Vec<u8>,
+    /// Its bytes.
+    pub(crate) bytes: bytes::Bytes,
+    /// A directory node of the KVS's own form.
+    pub(crate) internal: bool,
+}
+
+/// The last known root of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpaceRow {
+    /// Its name.
+    pub(crate) name: String,
+    /// User id of its owner.
+    pub(crate) owner: u32,
+    /// Its flags.
+    pub(crate) flags: u32,
+    /// Its version.
+    pub(crate) seq: u64,
+    /// Digest of its root directory.
+    pub(crate) root: Vec<u8>,
+}
+
+/// A connection to the file.
+#[derive(Debug)]
+pub(crate) struct Db {
+    connection: Connection,
+    path: Arc<Path>,
+    epoch: i64,
+}
+
+/// Converts for SQLite, whose integers are signed.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Db {
+    /// Opens the file for writing, making it if needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] for a file of a later layout, which stays untouched; what SQLite says.
+    pub(crate) fn open(path: &Path, durable: bool) -> Result<Self, StoreError> {
+        refuse_newer(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Db::connect(path, flags)?;
+        let version: u32 = db.check(db.connection.query_row("PRAGMA user_version", [], |row| row.get(0)))?;
+        if version > LAYOUT_VERSION {
+            return Err(StoreError::Newer { path: path.to_owned(), found: version });
+        }
+        let synchronous = if durable { "NORMAL" } else { "OFF" };
+        let setup = format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = OFF;
+             PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -8000;
+             BEGIN; {SCHEMA}"
+        );
+        db.check(db.connection.execute_batch(&setup))?;
+        for (column, kind) in [("epoch", "INT DEFAULT 0"), ("kind", "INT DEFAULT 0")] {
+            // a file of flux-core has fewer columns
+            let known: i64 = db.check(db.connection.query_row(
+                "SELECT count(*) FROM pragma_table_info('objects') WHERE name = ?1",
+                [column],
+                |row| row.get(0),
+            ))?;
+            if known == 0 {
+                db.check(db.connection.execute_batch(&format!("ALTER TABLE objects ADD COLUMN {column} {kind}")))?;
+            }
+        }
+        db.check(db.connection.execute_batch(&format!("PRAGMA user_version = {LAYOUT_VERSION}; COMMIT")))?;
+        let newest = db.connection.query_row("SELECT MAX(id) FROM checkpt_v2", [], |row| row.get::<_, Option<i64>>(0));
+        db.epoch = db.check(newest)?.unwrap_or(0) + 1;
+        Ok(db)
+    }
+
+    /// Opens the file for reading beside the writer.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) fn open_reader(path: &Path) -> Result<Self, StoreError> {
+        Db::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
+        let shared: Arc<Path> = Arc::from(path);
+        let connection = Connection::open_with_flags(path, flags)
+            .and_then(|connection| connection.busy_timeout(std::time::Duration::from_secs(10)).map(|()| connection))
+            .map_err(|source| StoreError::Sqlite { path: shared.clone(), source: Arc::new(source) })?;
+        Ok(Db { connection, path: shared, epoch: 0 })
+    }
+
+    fn check<T>(&self, result: Result<T, rusqlite::Error>) -> Result<T, StoreError> {
+        result.map_err(|source| StoreError::Sqlite { path: self.path.clone(), source: Arc::new(source) })
+    }
+
+    /// Begins a batch. `sync`: its commit waits for the disk, and so do those before it.
+    pub(crate) fn begin(&self, sync: bool, durable: bool) -> Result<(), StoreError> {
+        if durable {
+            let level = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.check(self.connection.execute_batch(level))?;
+        }
+        self.check(self.connection.execute_batch("BEGIN IMMEDIATE"))
+    }
+
+    /// Commits the batch.
+    pub(crate) fn commit(&self) -> Result<(), StoreError> {
+        self.check(self.connection.execute_batch("COMMIT"))
+    }
+
+    /// Gives the batch up.
+    pub(crate) fn rollback(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(err) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(path = %self.path.display(), err = %err, "rollback");
+        }
+    }
+
+    /// Stores a blob; one that is there keeps its place and becomes young for garbage collection.
+    pub(crate) fn store(&self, blob: &Blob) -> Result<(), StoreError> {
+        let mut statement = self.check(self.connection.prepare_cached(
+            "INSERT INTO objects(hash, size, object, epoch, kind) VALUES(?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT(hash) DO UPDATE SET epoch = excluded.epoch, kind = MAX(kind, excluded.kind)
+             WHERE epoch <> excluded.epoch OR kind < excluded.kind",
+        ))?;
+        let packed = (blob.bytes.len() >= COMPRESS_MIN).then(|| lz4_flex::block::compress(&blob.bytes));
+        let (size, object) = match &packed {
+            Some(packed) if packed.len() < blob.bytes.len() => {
+                (i64::try_from(blob.bytes.len()).unwrap_or(i64::MAX), packed.as_slice())
+            }
+            _ => (-1, blob.bytes.as_ref()),
+        };
+        self.check(statement.execute(params![blob.digest, size, object, self.epoch, blob.internal])).map(|_| ())
+    }
+
+    /// Returns a blob and whether it is a directory node of the KVS's own form.
+    pub(crate) fn load(&self, digest: &[u8]) -> Result<Option<(Vec<u8>, bool)>, StoreError> {
+        let mut statement =
+            self.check(self.connection.prepare_cached("SELECT object, size, kind FROM objects WHERE hash = ?1"))?;
+        let row = statement
+            .query_row([digest], |row| {
+                let object = row.get_ref(0)?;
+                let bytes = object.as_blob_or_null()?.unwrap_or_default().to_vec();
+                Ok((bytes, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
+            })
+            .optional();
+        let Some((bytes, size, internal)) = self.check(row)? else { return Ok(None) };
+        let Ok(size) = usize::try_from(size) else { return Ok(Some((bytes, internal))) };
+        let damaged = || StoreError::Damaged {
+            path: self.path.to_path_buf(),
+            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        // a block of LZ4 never grows more than 255 times
+        if size > bytes.len().saturating_mul(255).saturating_add(64) {
+            return Err(damaged());
+        }
+        match lz4_flex::block::decompress(&bytes, size) {
+            Ok(plain) if plain.len() == size => Ok(Some((plain, internal))),
+            _ => Err(damaged()),
+        }
+    }
+
+    /// Returns true when the blob is there.
+    pub(crate) fn has(&self, digest: &[u8]) -> Result<bool, StoreError> {
+        let mut statement =
+            self.check(self.connection.prepare_cached("SELECT EXISTS(SELECT 1 FROM objects WHERE hash = ?1)"))?;
+        self.check(statement.query_row([digest], |row| row.get(0)))
+    }
+
+    /// Returns the checkpoints with their ids, newest first.
+    pub(crate) fn checkpoints(&self) -> Result<Vec<(i64, Value)>, StoreError> {
+        let mut statement =
+            self.check(self.connection.prepare_cached("SELECT id, value FROM checkpt_v2 ORDER BY id DESC"))?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
+        let rows = self.check(rows.and_then(Iterator::collect::<Result<Vec<(i64, String)>, _>>))?;
+        Ok(rows.into_iter().filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect())
+    }
+
+    /// Adds a checkpoint, drops the oldest above `keep` and returns the id.
+    pub(crate) fn put_checkpoint(&self, value: &Value, keep: usize) -> Result<i64, StoreError> {
+        let text = value.to_string();
+        self.check(self.connection.execute("INSERT INTO checkpt_v2(value) VALUES(?1)", [text]))?;
+        let id = self.connection.last_insert_rowid();
+        let keep = i64::try_from(keep).unwrap_or(i64::MAX);
+        self.check(self.connection.execute(
+            "DELETE FROM checkpt_v2 WHERE id IN (SELECT id FROM checkpt_v2 ORDER BY id DESC LIMIT -1 OFFSET ?1)",
+            [keep],
+        ))?;
+        Ok(id)
+    }
+
+    /// Returns a number kept under `name`.
+    pub(crate) fn meta(&self, name: &str) -> Result<Option<i64>, StoreError> {
+        let row = self.connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+        self.check(row.optional())
+    }
+
+    /// Keeps a number under `name`.
+    pub(crate) fn set_meta(&self, name: &str, value: i64) -> Result<(), StoreError> {
+        let put = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+        self.check(self.connection.execute(put, params![name, value])).map(|_| ())
+    }
+
+    /// Replaces the roots of all namespaces.
+    pub(crate) fn set_spaces(&self, rows: &[SpaceRow]) -> Result<(), StoreError> {
+        self.check(self.connection.execute("DELETE FROM spaces", []))?;
+        let put = "INSERT INTO spaces(name, owner, flags, seq, root) VALUES(?1, ?2, ?3, ?4, ?5)";
+        let mut statement = self.check(self.connection.prepare_cached(put))?;
+        for row in rows {
+            self.check(statement.execute(params![row.name, row.owner, row.flags, signed(row.seq), row.root]))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the roots of all namespaces at the last spill.
+    pub(crate) fn spaces(&self) -> Result<Vec<SpaceRow>, StoreError> {
+        let mut statement = self.check(self.connection.prepare("SELECT name, owner, flags, seq, root FROM spaces"))?;
+        let rows = statement.query_map([], |row| {
+            Ok(SpaceRow {
+                name: row.get(0)?,
+                owner: row.get(1)?,
+                flags: row.get(2)?,
+                seq: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+                root: row.get(4)?,
+            })
+        });
+        self.check(rows.and_then(Iterator::collect))
+    }
+
+    /// Appends records to the journal.
+    pub(crate) fn append_journal(&self, records: &[u8]) -> Result<(), StoreError> {
+        let mut statement = self.check(self.connection.prepare_cached("INSERT INTO journal(records) VALUES(?1)"))?;
+        self.check(statement.execute([records])).map(|_| ())
+    }
+
+    /// Returns the journal in order.
+    pub(crate) fn journal(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut statement = self.check(self.connection.prepare("SELECT records FROM journal ORDER BY id"))?;
+        let rows = statement.query_map([], |row| row.get(0));
+        self.check(rows.and_then(Iterator::collect))
+    }
+
+    /// Empties the journal.
+    pub(crate) fn clear_journal(&self) -> Result<(), StoreError> {
+        self.check(self.connection.execute("DELETE FROM journal", [])).map(|_| ())
+    }
+
+    /// Marks blobs as reached by the garbage collection `epoch`; returns how many there were.
+    pub(crate) fn mark(&self, epoch: i64, digests: &[Vec<u8>]) -> Result<usize, StoreError> {
+        let mark = "UPDATE objects SET epoch = MAX(epoch, ?1) WHERE hash = ?2";
+        let mut statement = self.check(self.connection.prepare_cached(mark))?;
+        digests.iter().try_fold(0, |count, digest| Ok(count + self.check(statement.execute(params![epoch, digest]))?))
+    }
+
+    /// Deletes at most `delete_cap` blobs older than `epoch` with row ids above `cursor` and up to
+    /// `high_water`, looking at `window` of them; returns the number deleted and the new cursor.
+    pub(crate) fn sweep(&self, sweep: &Sweep) -> Result<(usize, i64), StoreError> {
+        let end = sweep.cursor.saturating_add(sweep.window).min(sweep.high_water);
+        let find = "SELECT rowid FROM objects WHERE epoch < ?1 AND rowid > ?2 AND rowid <= ?3 ORDER BY rowid LIMIT ?4";
+        let mut statement = self.check(self.connection.prepare_cached(find))?;
+        let rows = statement.query_map(params![sweep.epoch, sweep.cursor, end, sweep.delete_cap], |row| row.get(0));
+        let rows: Vec<i64> = self.check(rows.and_then(Iterator::collect))?;
+        let mut delete = self.check(self.connection.prepare_cached("DELETE FROM objects WHERE rowid = ?1"))?;
+        for row in &rows {
+            self.check(delete.execute([row]))?;
+        }
+        let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= sweep.delete_cap;
+        let cursor = if full { rows.last().copied().unwrap_or(end) } else { end };
+        Ok((rows.len(), cursor))
+    }
+
+    /// Returns a single number.
+    pub(crate) fn number(&self, sql: &str) -> Result<i64, StoreError> {
+        let row = self.connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+        Ok(self.check(row)?.unwrap_or(0))
+    }
+
+    /// Returns the number of blobs older than `epoch`.
+    pub(crate) fn count_older(&self, epoch: i64) -> Result<i64, StoreError> {
+        self.check(self.connection.query_row("SELECT COUNT(*) FROM objects WHERE epoch < ?1", [epoch], |row| row.get(0)))
+    }
+
+    /// Returns the epoch that new blobs get: the id of the next checkpoint.
+    pub(crate) fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Sets the epoch that new blobs get.
+    pub(crate) fn set_epoch(&mut self, epoch: i64) {
+        self.epoch = epoch;
+    }
+}
+
+/// Bounds of one step of a garbage collection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sweep {
+    pub(crate) epoch: i64,
+    pub(crate) cursor: i64,
+    pub(crate) high_water: i64,
+    pub(crate) delete_cap: i64,
+    pub(crate) window: i64,
+}
+
+/// Looks at the file's header without opening it as a database.
+fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+    use std::io::Read;
+    let io = |source| StoreError::Io { path: path.to_owned(), source: Arc::new(source) };
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(io(err)),
+    };
+    let mut header = Vec::new();
+    file.by_ref().take(100).read_to_end(&mut header).map_err(io)?;
+    let version = header.get(VERSION_AT..VERSION_AT + 4).and_then(|bytes| bytes.try_into().ok());
+    match version.map(u32::from_be_bytes) {
+        Some(found) if found > LAYOUT_VERSION => Err(StoreError::Newer { path: path.to_owned(), found }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(digest: u8, bytes: Vec<u8>) -> Blob {
+        Blob { digest: vec![digest; 20], bytes: bytes.into(), internal: false }
+    }
+
+    #[test]
+    fn blobs_checkpoints_and_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content.sqlite");
+        let db = Db::open(&path, true).unwrap();
+        db.begin(true, true).unwrap();
+        db.store(&blob(1, vec![7; 1000])).unwrap();
+        db.store(&blob(2, Vec::new())).unwrap();
+        db.store(&Blob { internal: true, ..blob(2, Vec::new()) }).unwrap();
+        for n in 0..7 {
+            db.put_checkpoint(&serde_json::json!({ "n": n }), 5).unwrap();
+        }
+        db.append_journal(b"abc").unwrap();
+        let row = SpaceRow { name: "primary".into(), owner: 1, flags: 2, seq: 3, root: vec![1; 20] };
+        db.set_spaces(std::slice::from_ref(&row)).unwrap();
+        db.commit().unwrap();
+        let reader = Db::open_reader(&path).unwrap();
+        assert_eq!(reader.load(&[1; 20]).unwrap(), Some((vec![7; 1000], false)));
+        assert_eq!(reader.load(&[2; 20]).unwrap(), Some((Vec::new(), true)));
+        assert_eq!(reader.load(&[3; 20]).unwrap(), None);
+        assert_eq!(reader.checkpoints().unwrap().len(), 5);
+        assert_eq!(reader.checkpoints().unwrap()[0].0, 7);
+        assert_eq!(reader.journal().unwrap(), vec![b"abc".to_vec()]);
+        assert_eq!(reader.spaces().unwrap(), vec![row]);
+        drop(db);
+        assert_eq!(Db::open(&path, true).unwrap().epoch(), 8);
+    }
+
+    #[test]
+    fn newer_layout_is_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content.sqlite");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA user_version = 99; CREATE TABLE t(x)").unwrap();
+        drop(db);
+        let before = std::fs::read(&path).unwrap();
+        assert!(matches!(Db::open(&path, true), Err(StoreError::Newer { found: 99, .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn takes_over_a_file_of_flux_core() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content.sqlite");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE objects(hash BLOB PRIMARY KEY, size INT, object BLOB)").unwrap();
+        db.execute("INSERT INTO objects VALUES(?1, -1, ?2)", params![vec![9u8; 20], b"x".to_vec()]).unwrap();
+        drop(db);
+        assert_eq!(Db::open(&path, true).unwrap().load(&[9; 20]).unwrap(), Some((b"x".to_vec(), false)));
+    }
+}

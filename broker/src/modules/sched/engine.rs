@@ -1,0 +1,55 @@
+//! What decides: the engine on the policy thread.
+
+use super::Sched;
+use crate::modules::policy_link::{self, PolicyLink};
+use crate::service::{Cx, RpcError};
+use flux_policy::{Answer, Command, HostConfig, World};
+use serde_json::{Value, json};
+
+/// Takes batches of commands; answers are fetched when [`Sched::on_answers`] is called.
+pub(super) trait Engine: std::fmt::Debug {
+    /// Sends a batch.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    fn send(&mut self, cx: &mut Cx<'_>, commands: Vec<Command>) -> Result<(), RpcError>;
+    /// Returns the answers so far.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    fn receive(&mut self) -> Result<Vec<Answer>, RpcError>;
+}
+
+/// The policy thread with the component that the configuration names (`sched-fcfs` by default).
+#[derive(Debug)]
+pub(super) struct PolicyEngine {
+    link: PolicyLink,
+}
+
+impl PolicyEngine {
+    /// Starts to load the component.
+    ///
+    /// # Errors
+    /// The policy thread cannot be started.
+    pub(super) fn open(cx: &mut Cx<'_>) -> Result<Self, RpcError> {
+        let name = cx.config.pointer("/sched-simple/policy").and_then(Value::as_str).unwrap_or("fcfs").to_owned();
+        let args = cx.config.pointer("/sched-simple/args").cloned().unwrap_or_else(|| json!({}));
+        let config = HostConfig {
+            dir: policy_link::policy_dir(cx),
+            scheduler: Some(policy_link::plugin(World::Scheduler, &name, args)),
+            config: policy_link::config_text(cx),
+            ..HostConfig::default()
+        };
+        Ok(PolicyEngine { link: PolicyLink::open(cx, config, Sched::on_answers)? })
+    }
+}
+
+impl Engine for PolicyEngine {
+    fn send(&mut self, _cx: &mut Cx<'_>, commands: Vec<Command>) -> Result<(), RpcError> {
+        self.link.send(commands)
+    }
+
+    fn receive(&mut self) -> Result<Vec<Answer>, RpcError> {
+        self.link.receive()
+    }
+}

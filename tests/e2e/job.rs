@@ -1,0 +1,157 @@
+//! `flux job`: eventlogs, ids, info, status, waiting.
+
+use flux_tests::Instance;
+
+/// Event names of a job that runs well (acceptance 6), as the original writes them.
+const EVENTS: &[&str] = &[
+    "submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free", "clean",
+];
+
+#[test]
+fn the_eventlog_is_golden() {
+    let flux = Instance::boot(1);
+    let id = flux.sh("flux run true; flux job last").ok().line().to_owned();
+    let output = flux.run(&["job", "eventlog", "--time-format=offset", &id]);
+    let names: Vec<_> = output
+        .ok()
+        .lines()
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    assert_eq!(names, EVENTS, "{output}");
+    assert!(
+        output.lines()[0].starts_with("0.000000 submit userid="),
+        "{output}"
+    );
+    output
+        .says("release ranks=\"all\" final=true")
+        .says("finish status=0");
+    let output = flux.run(&["job", "eventlog", "--path=guest.exec.eventlog", &id]);
+    let names: Vec<_> = output
+        .ok()
+        .lines()
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    let expected = [
+        "init",
+        "starting",
+        "shell.init",
+        "shell.start",
+        "shell.task-exit",
+        "complete",
+        "done",
+    ];
+    assert_eq!(names, expected, "{output}");
+    flux.run(&["job", "eventlog", "-f", "json", &id]).ok();
+    flux.stop();
+}
+
+#[test]
+fn ids_round_trip() {
+    let flux = Instance::boot(1);
+    let id = flux.run(&["submit", "true"]).ok().line().to_owned();
+    for form in ["dec", "hex", "dothex", "kvs", "words", "f58"] {
+        let other = flux
+            .run(&["job", "id", &format!("--to={form}"), &id])
+            .ok()
+            .line()
+            .to_owned();
+        assert_eq!(
+            flux.run(&["job", "id", "--to=f58", &other]).ok().line(),
+            id,
+            "{form}"
+        );
+    }
+    let words = flux
+        .sh("flux submit true | flux job id --to=words")
+        .ok()
+        .line()
+        .to_owned();
+    assert_eq!(words.split("--").count(), 2, "{words}");
+    flux.run(&["job", "wait-event", "-t", "20", &words, "clean"]).ok();
+    flux.run(&["job", "id", "not-an-id"])
+        .fails()
+        .complains("not-an-id");
+    let output = flux.sh("FLUX_F58_FORCE_ASCII=1 flux submit true");
+    assert!(output.ok().line().starts_with('f'), "{output}");
+    flux.stop();
+}
+
+#[test]
+fn info_and_status() {
+    let flux = Instance::boot(2);
+    let id = flux.sh("flux run -N2 true; flux job last").ok().line().to_owned();
+    let r = flux.run(&["job", "info", &id, "R"]).ok().json();
+    assert_eq!(r["version"], 1);
+    assert_eq!(r["execution"]["R_lite"][0]["rank"], "0-1");
+    let jobspec = flux.run(&["job", "info", &id, "jobspec"]).ok().json();
+    assert_eq!(jobspec["tasks"][0]["command"][0], "true");
+    flux.run(&["job", "info", &id, "nosuch"]).fails();
+    flux.run(&["job", "status", &id]).ok();
+    let failed = flux.run(&["submit", "false"]).ok().line().to_owned();
+    flux.run(&["job", "status", &failed]).code(1);
+    flux.run(&["job", "attach", &failed]).code(1);
+    flux.run(&["job", "eventlog", "ƒ2"]).fails();
+    flux.run(&["job", "taskmap", &id]).ok().says("[[0,2,1,1]]");
+    let stats = flux.run(&["job", "stats"]).ok().json();
+    assert!(stats["job_states"]["total"].as_u64().unwrap() >= 2, "{stats}");
+    flux.stop();
+}
+
+#[test]
+fn waitable_jobs() {
+    let flux = Instance::boot(1);
+    let id = flux
+        .run(&["submit", "--flags=waitable", "true"])
+        .ok()
+        .line()
+        .to_owned();
+    flux.run(&["job", "wait", &id]).ok();
+    flux.run(&["job", "wait", &id]).fails();
+    flux.run(&["submit", "--flags=waitable", "--cc=1-3", "false"])
+        .ok();
+    flux.run(&["job", "wait", "--all"]).code(1);
+    flux.stop();
+}
+
+#[test]
+fn exceptions_memos_and_purging() {
+    let flux = Instance::boot(1);
+    let id = flux.run(&["submit", "sleep", "1000"]).ok().line().to_owned();
+    flux.run(&[
+        "job",
+        "raise",
+        "--severity=2",
+        "--type=test",
+        "--message=mild",
+        &id,
+    ])
+    .ok();
+    flux.run(&["job", "memo", &id, "colour=blue"]).ok();
+    assert_eq!(
+        flux.run(&["jobs", "-no", "{annotations.user.colour}"])
+            .ok()
+            .line(),
+        "blue"
+    );
+    flux.run(&[
+        "job",
+        "raise",
+        "--severity=0",
+        "--type=test",
+        "--message=fatal",
+        &id,
+    ])
+    .ok();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "clean"]).ok();
+    let log = flux.run(&["job", "eventlog", &id]);
+    log.ok()
+        .says("exception type=\"test\" severity=2")
+        .says("exception type=\"test\" severity=0")
+        .says("memo");
+    flux.run(&["job", "purge", "--force", "--num-limit=0"]).ok();
+    assert_eq!(flux.run(&["jobs", "-a", "-n"]).ok().stdout, "");
+    flux.run(&["job", "raiseall", "--severity=0", "cancel"]).ok();
+    flux.stop();
+}

@@ -1,0 +1,99 @@
+//! `flux resource`: what is there, what is free, and taking nodes out.
+
+use flux_tests::Instance;
+
+#[test]
+fn list_info_and_status() {
+    let flux = Instance::boot(2);
+    let info = flux.run(&["resource", "info"]).ok().line().to_owned();
+    assert!(
+        info.starts_with("2 Nodes, ") && info.contains(" Cores, "),
+        "{info}"
+    );
+    let output = flux.run(&["resource", "list"]);
+    let lines = output.ok().lines();
+    assert!(
+        lines[0]
+            .split_whitespace()
+            .eq(["STATE", "NNODES", "NCORES", "NGPUS", "NODELIST"]),
+        "{output}"
+    );
+    assert!(lines[1].trim_start().starts_with("free 2"), "{output}");
+    flux.run(&["resource", "list", "-no", "{state} {rlist}"])
+        .ok()
+        .says("rank[0-1]/core");
+    let output = flux.run(&["resource", "status"]);
+    assert!(
+        output.ok().lines()[0]
+            .split_whitespace()
+            .eq(["STATE", "UP", "NNODES", "NODELIST"]),
+        "{output}"
+    );
+    output.says("avail");
+    let id = flux
+        .run(&["submit", "-N2", "--exclusive", "sleep", "1000"])
+        .ok()
+        .line()
+        .to_owned();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "alloc"]).ok();
+    let output = flux.run(&["resource", "list", "-s", "allocated", "-no", "{nnodes}"]);
+    assert_eq!(output.ok().line(), "2");
+    let r = flux.run(&["resource", "R"]).ok().json();
+    assert_eq!(r["version"], 1);
+    flux.run(&["cancel", &id]).ok();
+    flux.stop();
+}
+
+#[test]
+fn drain_and_undrain() {
+    let flux = Instance::boot(2);
+    flux.run(&["resource", "drain", "1", "broken fan"]).ok();
+    let output = flux.run(&["resource", "drain"]);
+    let header = output.ok().lines()[0].split_whitespace().collect::<Vec<_>>();
+    assert_eq!(header, ["TIME", "STATE", "REASON", "NODELIST"]);
+    output.says("drained").says("broken fan");
+    flux.run(&["resource", "drain", "1", "again"])
+        .fails()
+        .complains("already drained");
+    flux.run(&["run", "-N2", "-t", "10", "true"]).fails();
+    flux.run(&["run", "-N1", "true"]).ok();
+    flux.run(&["resource", "undrain", "1"]).ok();
+    flux.run(&["resource", "undrain", "1"])
+        .fails()
+        .complains("not drained");
+    flux.run(&["run", "-N2", "true"]).ok();
+    flux.run(&["resource", "drain", "7", "x"]).fails();
+    let log = flux.run(&["resource", "eventlog"]);
+    log.ok().says("drain").says("broken fan").says("undrain");
+    flux.stop();
+}
+
+#[test]
+fn configured_resources() {
+    let config = "[resource]\nnoverify = true\nexclude = \"0\"\n\
+                  [[resource.config]]\nhosts = \"fake[0-3]\"\ncores = \"0-7\"\n\
+                  [[resource.config]]\nhosts = \"fake[2-3]\"\nproperties = [\"big\"]\n";
+    let flux = Instance::builder(4)
+        .config(config)
+        .option("--test-hosts=fake[0-3]")
+        .boot();
+    let output = flux.run(&["resource", "list", "-s", "free", "-no", "{nnodes} {ncores}"]);
+    let nodes: usize = output
+        .ok()
+        .lines()
+        .iter()
+        .filter_map(|l| l.split(' ').next()?.parse::<usize>().ok())
+        .sum();
+    assert_eq!(nodes, 3, "{output}");
+    assert_eq!(
+        flux.run(&["run", "--requires=big", "-n1", "flux", "getattr", "hostname"])
+            .ok()
+            .line(),
+        "fake2"
+    );
+    flux.run(&["run", "--requires=nosuch", "true"]).fails();
+    flux.run(&["resource", "status", "-s", "exclude"])
+        .ok()
+        .says("fake0");
+    flux.stop();
+}

@@ -1,0 +1,67 @@
+//! Stop and start with a `statedir`: jobs, queues, drains and the largest job id come back.
+
+use flux_tests::{Instance, Sandbox};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_clean_restart_restores_everything() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.workdir().join("state");
+    std::fs::create_dir(&dir).unwrap();
+    let option = format!("-Sstatedir={}", dir.display());
+    let first = "flux run --job-name=done true; flux queue stop; flux submit --job-name=waiting true;
+                 flux resource drain 1 'bad disk'; flux kvs put keep=1; flux jobs -ano '{id} {name}'";
+    let before = sandbox.start(&["-s", "2", &option, first]);
+    assert_eq!(before.ok().lines().len(), 2, "{before}");
+    let second = "flux jobs -ano '{id} {name}'; flux queue status; flux resource drain -no '{ranks} {reason}'; flux kvs get keep;
+                  flux queue start; flux queue drain; flux jobs -ano '{name} {result}'; flux submit true";
+    let after = sandbox.start(&["-s", "2", &option, second]);
+    for line in before.lines() {
+        assert!(after.ok().lines().contains(&line), "{line} is missing: {after}");
+    }
+    after
+        .says("Scheduling is stopped")
+        .says("1 bad disk")
+        .says("waiting COMPLETED");
+    let ids: Vec<&str> = before
+        .lines()
+        .iter()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let new = after.lines().last().copied().unwrap();
+    let number = |id: &str| -> u64 {
+        sandbox
+            .run("flux", &["job", "id", "--to=dec", id])
+            .ok()
+            .line()
+            .parse()
+            .unwrap()
+    };
+    assert!(ids.iter().all(|id| number(id) < number(new)), "job ids grow");
+    sandbox.start(&["-s", "1", &option, "flux startlog"]).ok();
+}
+
+/// Promise P4: an acknowledged job survives `kill -9` of everything, at once.
+#[test]
+fn acknowledged_jobs_survive_a_kill() {
+    let builder = Instance::builder(1).option("--test-exit-mode=leader");
+    let dir = builder.sandbox().workdir().join("state");
+    std::fs::create_dir(&dir).unwrap();
+    let option = format!("-Sstatedir={}", dir.display());
+    let mut flux = builder.option(&option).boot();
+    flux.run(&["queue", "stop"]).ok();
+    let ids = flux.run(&["submit", "--cc=1-200", "true"]).ok().stdout.clone();
+    flux.signal(0, Signal::SIGKILL);
+    flux.wait_end(flux_tests::DEADLINE);
+    flux.sandbox().kill_all();
+    let script = "flux jobs -c0 -no '{id} {state}'; flux queue status; flux queue start; flux queue drain; flux jobs -ac0 -no 'end {result}'";
+    let output = flux.sandbox().run("flux", &["start", "-s", "1", &option, script]);
+    for id in ids.lines() {
+        assert!(
+            output.stdout.contains(&format!("{id} SCHED")),
+            "{id} is lost: {output}"
+        );
+    }
+    output.says("Scheduling is stopped");
+    assert_eq!(output.stdout.matches("end COMPLETED").count(), 200, "{output}");
+}

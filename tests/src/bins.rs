@@ -1,0 +1,36 @@
+//! Where are the programs under test, and the files that tests bring along?
+
+use std::path::{Path, PathBuf};
+
+/// Returns the directory of `flux`, `flux-broker` and `flux-shell`.
+///
+/// # Panics
+/// When there is no `flux` in it: build the programs first.
+#[must_use]
+pub fn bindir() -> PathBuf {
+    let dir = std::env::var_os("FLUX_TEST_BINDIR").map_or_else(beside_this_test, PathBuf::from);
+    assert!(
+        dir.join("flux").is_file(),
+        "no flux program in {}: run 'cargo build --bins --workspace' first, or set FLUX_TEST_BINDIR",
+        dir.display()
+    );
+    dir
+}
+
+/// Returns the profile's directory: a test program is `target/PROFILE/deps/NAME`.
+fn beside_this_test() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    let dir = exe.parent().expect("a program is in a directory");
+    let up = if dir.ends_with("deps") {
+        dir.parent().unwrap_or(dir)
+    } else {
+        dir
+    };
+    up.to_path_buf()
+}
+
+/// Returns the path of a file below `tests/`.
+#[must_use]
+pub fn data_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}

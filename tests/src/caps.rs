@@ -1,0 +1,87 @@
+//! What does this machine lack, and which cases were skipped for it?
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// Something that a test needs and a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// A C compiler for MPICH programs.
+    Mpicc,
+    /// MPICH's launcher.
+    Hydra,
+    /// A Python interpreter, 3.9 or later.
+    Python,
+    /// Root, to become another user.
+    Root,
+    /// Permission to mount a small tmpfs.
+    Mount,
+}
+
+impl Capability {
+    fn name(self) -> &'static str {
+        match self {
+            Capability::Mpicc => "mpicc",
+            Capability::Hydra => "mpiexec.hydra",
+            Capability::Python => "python3",
+            Capability::Root => "root",
+            Capability::Mount => "mount",
+        }
+    }
+
+    fn present(self) -> bool {
+        match self {
+            Capability::Root => nix::unistd::geteuid().is_root(),
+            Capability::Mount => succeeds("unshare", &["-m", "mount", "-t", "tmpfs", "none", "/mnt"]),
+            Capability::Python => succeeds(
+                "python3",
+                &["-c", "import sys; sys.exit(sys.version_info < (3, 9))"],
+            ),
+            Capability::Mpicc => succeeds("mpicc", &["-v"]),
+            Capability::Hydra => succeeds("mpiexec.hydra", &["-version"]),
+        }
+    }
+}
+
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Returns true, says so and counts the case when the machine lacks what the test needs; the test then returns.
+///
+/// The names go to the file that `FLUX_TEST_SKIPPED` names, one line per case: `make check` shows and judges them.
+#[must_use]
+pub fn missing(needed: Capability) -> bool {
+    if needed.present() {
+        return false;
+    }
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    eprintln!("SKIPPED {test}: this machine lacks {}", needed.name());
+    if let Some(path) = std::env::var_os("FLUX_TEST_SKIPPED") {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .expect("the skip list is writable");
+        writeln!(file, "{} {test}", needed.name()).expect("the skip list is writable");
+    }
+    true
+}
+
+/// Returns true when the counts of the acceptance list are asked for (`FLUX_TEST_SCALE=full`).
+#[must_use]
+pub fn full_scale() -> bool {
+    std::env::var_os("FLUX_TEST_SCALE").is_some_and(|scale| scale == "full")
+}
+
+/// Returns the acceptance list's count, or the smaller one of CI.
+#[must_use]
+pub fn scaled(full: usize, ci: usize) -> usize {
+    if full_scale() { full } else { ci }
+}
