@@ -8,19 +8,24 @@ mod dmesg;
 mod env;
 mod event;
 mod exec;
+mod fsck;
 mod hostlist;
 mod job;
 mod jobs;
+mod keygen;
 mod kvs;
 mod logger;
 mod module;
 mod overlay;
 mod ping;
+mod pmi;
 mod queue;
 mod resource;
 mod resource_set;
 mod run;
+mod shutdown;
 mod start;
+mod startlog;
 mod submit;
 mod uptime;
 mod version;
@@ -121,6 +126,31 @@ const fn missing(name: &'static str, about: &'static str) -> Entry {
 
 /// Every sub-command, in the order in which help lists them.
 pub(crate) static COMMANDS: &[Entry] = &[
+    plain(
+        "fsck",
+        "Check integrity of content store data",
+        fsck::args,
+        fsck::run,
+    ),
+    plain(
+        "keygen",
+        "Generate keys for Flux security",
+        keygen::args,
+        keygen::run,
+    ),
+    plain("pmi", "Test PMI client functionality", pmi::args, pmi::run),
+    plain(
+        "shutdown",
+        "Shut down the Flux instance",
+        shutdown::args,
+        shutdown::run,
+    ),
+    plain(
+        "startlog",
+        "List instance start/stop log",
+        startlog::args,
+        startlog::run,
+    ),
     plain(
         "exec",
         "Execute processes across flux ranks",

@@ -6,3 +6,4 @@ pub mod sched;
 pub mod job_exec;
 pub mod job_info;
 pub mod job_list;
+pub mod rexec;

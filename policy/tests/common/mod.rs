@@ -7,7 +7,7 @@ use std::sync::Arc;
 use flux_policy::{Accepted, Answer, Command, HostConfig, IngestJob, LogRecord, PluginSpec, PolicyHost, Refusal, World};
 
 /// Returns where `cargo xtask wasm` has put the policies, or those that only tests use.
-pub fn policies(test: bool) -> PathBuf {
+pub(crate) fn policies(test: bool) -> PathBuf {
     let root = std::env::var_os("FLUX_POLICY_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/policies")),
         PathBuf::from,
@@ -21,7 +21,7 @@ pub fn policies(test: bool) -> PathBuf {
     dir
 }
 
-pub fn ingest_config(config: &str) -> HostConfig {
+pub(crate) fn ingest_config(config: &str) -> HostConfig {
     HostConfig {
         dir: policies(false),
         frobnicators: vec![
@@ -34,7 +34,7 @@ pub fn ingest_config(config: &str) -> HostConfig {
     }
 }
 
-pub fn hostile_config(spec: PluginSpec) -> HostConfig {
+pub(crate) fn hostile_config(spec: PluginSpec) -> HostConfig {
     let mut config = HostConfig { dir: policies(true), config: Arc::from("{}"), ..HostConfig::default() };
     match spec.world {
         World::Scheduler => config.scheduler = Some(spec),
@@ -43,7 +43,7 @@ pub fn hostile_config(spec: PluginSpec) -> HostConfig {
     config
 }
 
-pub fn job(jobspec: &str) -> Box<IngestJob> {
+pub(crate) fn job(jobspec: &str) -> Box<IngestJob> {
     Box::new(IngestJob {
         userid: 1000,
         rolemask: 2,
@@ -54,10 +54,10 @@ pub fn job(jobspec: &str) -> Box<IngestJob> {
     })
 }
 
-pub const JOBSPEC: &str = r#"{"resources":[{"type":"slot","count":1,"with":[{"type":"core","count":1}],"label":"task"}],"tasks":[{"command":["true"],"slot":"task","count":{"per_slot":1}}],"attributes":{"system":{"duration":0,"environment":{"PATH":"/usr/bin:/bin","HOME":"/home/user"},"cwd":"/home/user","shell":{"options":{"rlimit":{"cpu":-1,"core":0}}}}},"version":1}"#;
+pub(crate) const JOBSPEC: &str = r#"{"resources":[{"type":"slot","count":1,"with":[{"type":"core","count":1}],"label":"task"}],"tasks":[{"command":["true"],"slot":"task","count":{"per_slot":1}}],"attributes":{"system":{"duration":0,"environment":{"PATH":"/usr/bin:/bin","HOME":"/home/user"},"cwd":"/home/user","shell":{"options":{"rlimit":{"cpu":-1,"core":0}}}}},"version":1}"#;
 
 /// Sends one submission to an inline host and returns its end.
-pub fn ingest(host: &mut PolicyHost, now: f64, jobspec: &str) -> (Result<Accepted, Refusal>, Vec<LogRecord>) {
+pub(crate) fn ingest(host: &mut PolicyHost, now: f64, jobspec: &str) -> (Result<Accepted, Refusal>, Vec<LogRecord>) {
     host.send(now, vec![Command::Ingest { token: 7, job: job(jobspec) }]).unwrap();
     let mut answers = Vec::new();
     host.receive(&mut answers);

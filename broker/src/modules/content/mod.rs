@@ -9,5 +9,7 @@
 mod cache;
 pub mod local;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use service::Content;

@@ -335,11 +335,12 @@ impl Db {
         self.check(self.connection.execute("DELETE FROM journal", [])).map(|_| ())
     }
 
-    /// Marks blobs as reached by the garbage collection `epoch`; returns how many there were.
-    pub(crate) fn mark(&self, epoch: i64, digests: &[Vec<u8>]) -> Result<usize, StoreError> {
-        let mark = "UPDATE objects SET epoch = MAX(epoch, ?1) WHERE hash = ?2";
+    /// Marks a blob as reached by the garbage collection `epoch`; returns whether it is a directory node of
+    /// the KVS's own form, `None` when there is no such blob.
+    pub(crate) fn mark(&self, epoch: i64, digest: &[u8]) -> Result<Option<bool>, StoreError> {
+        let mark = "UPDATE objects SET epoch = MAX(epoch, ?1) WHERE hash = ?2 RETURNING kind";
         let mut statement = self.check(self.connection.prepare_cached(mark))?;
-        digests.iter().try_fold(0, |count, digest| Ok(count + self.check(statement.execute(params![epoch, digest]))?))
+        self.check(statement.query_row(params![epoch, digest], |row| row.get(0)).optional())
     }
 
     /// Deletes at most `delete_cap` blobs older than `epoch` with row ids above `cursor` and up to
@@ -378,6 +379,18 @@ impl Db {
     /// Sets the epoch that new blobs get.
     pub(crate) fn set_epoch(&mut self, epoch: i64) {
         self.epoch = epoch;
+    }
+}
+
+#[cfg(test)]
+impl Db {
+    /// Makes the disk look full when the file has this many pages; 0 = the size that it has.
+    pub(crate) fn limit_pages(&self, pages: u32) {
+        let now: u32 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = if pages == 0 { now } else { pages };
+        let set: u32 =
+            self.connection.query_row(&format!("PRAGMA max_page_count = {limit}"), [], |row| row.get(0)).unwrap();
+        assert_eq!(set, limit);
     }
 }
 

@@ -222,8 +222,7 @@ impl ContentSqlite {
                 if hashes.len() > MARK_HASHES_MAX {
                     return Err(RpcError::new(errno::EINVAL, format!("mark is limited to {MARK_HASHES_MAX} hashes")));
                 }
-                let digests: Vec<Vec<u8>> = hashes.iter().map(|blobref| blobref.digest().to_vec()).collect();
-                let job = move |db: &mut Db| db.mark(epoch, &digests);
+                let job = move |db: &mut Db| mark(db, epoch, hashes);
                 self.submit(cx, Some(false), job, move |cx, result| {
                     cx.answer(&req, result.map(|marked| json!({ "marked": marked })).map_err(RpcError::from));
                 });
@@ -329,6 +328,26 @@ pub(super) fn load_explained(db: &mut Db, blobref: BlobRef) -> Result<Option<Vec
             node_blob::explain(&bytes, blobref, &mut read).map(Some)
         }
     }
+}
+
+/// Marks blobs, and with a directory node of the KVS's own form those below it, which nobody else sees.
+/// Returns the number of `hashes` that were there.
+fn mark(db: &mut Db, epoch: i64, hashes: Vec<BlobRef>) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for blobref in hashes {
+        let Some(internal) = db.mark(epoch, blobref.digest())? else { continue };
+        count += 1;
+        if !internal {
+            continue;
+        }
+        let Some((bytes, _)) = db.load(blobref.digest())? else { continue };
+        let mut read = |below: &BlobRef| {
+            db.mark(epoch, below.digest())?;
+            Ok(db.load(below.digest())?.map(|(bytes, _)| bytes))
+        };
+        node_blob::explain(&bytes, blobref, &mut read)?;
+    }
+    Ok(count)
 }
 
 fn series(series: &Series) -> Value {

@@ -33,7 +33,7 @@ mod submit;
 mod wait;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use ports::SchedRequest;
 pub use service::JobManager;

@@ -31,7 +31,7 @@ fn job(hub: &mut TestHub, id: u64, durable: bool) {
     let text = format!("{id:016x}");
     let (a, b, c, d) = (&text[0..4], &text[4..8], &text[8..12], &text[12..16]);
     let dir = format!("job.{a}.{b}.{c}.{d}");
-    let line = |n: usize, what: &str| format!("{{\"timestamp\":1795240138.{n:07},\"name\":\"{what}\",\"context\":{{\"userid\":1000,\"urgency\":16,\"x\":{id}}}}}\n");
+    let line = move |n: usize, what: &str| format!("{{\"timestamp\":1795240138.{n:07},\"name\":\"{what}\",\"context\":{{\"userid\":1000,\"urgency\":16,\"x\":{id}}}}}\n");
     let ns = format!("job-{id}");
     hub.with_probe(move |cx: &mut Cx<'_>| {
         let ignore = |_: &mut Probe, _: &mut Cx<'_>, result: Result<CommitInfo, _>| drop(result.unwrap());

@@ -36,7 +36,7 @@ const LAZY_BYTES: usize = 256 << 10;
 /// … or after this time.
 const LAZY_TIME: Duration = Duration::from_millis(100);
 /// Time between two tries when the store cannot be written.
-const RETRY_TIME: Duration = Duration::from_secs(1);
+const RETRY_TIME: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Roots that clients were told of, which stay in memory for looking back.
 const RECENT_MAX: usize = 256;
 

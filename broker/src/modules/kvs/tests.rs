@@ -377,3 +377,53 @@ fn memory_is_left_to_the_store() {
     stop(&mut hub);
     assert!(!dir.path().join("content.sqlite").exists());
 }
+
+fn limit_pages(hub: &mut TestHub, pages: u32) {
+    use crate::modules::content_sqlite::local as store;
+    // the pragma cannot run in a transaction that writes, but does when the connection has one
+    hub.wait(move |cx, done| {
+        store::write(cx, false, move |db| Ok(db.limit_pages(pages)), move |probe: &mut Probe, cx, result| {
+            done(probe, cx, result);
+        });
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_durable_work_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = hub_in("statedir", dir.path());
+    let big = |n: usize| {
+        let mut txn = Txn::new();
+        txn.put(&format!("big.{n}"), vec![b'x'; 100_000]);
+        txn
+    };
+    hub.wait(move |cx, done| commit_durable(cx, "primary", big(0), done)).unwrap();
+    limit_pages(&mut hub, 0);
+    let err = hub.wait(move |cx, done| commit_durable(cx, "primary", big(1), done)).unwrap_err();
+    assert_eq!(err.errnum, errno::ENOSPC);
+    assert!(err.text.contains("content.sqlite") && err.text.contains("full"), "{err}");
+    // refused before it has an effect
+    let seq = hub.json("kvs.getroot", &json!({"namespace": "primary"})).unwrap()["rootseq"].clone();
+    let err = hub.wait(move |cx, done| commit_durable(cx, "primary", big(2), done)).unwrap_err();
+    assert_eq!(err.errnum, errno::ENOSPC);
+    assert_eq!(errnum(hub.wait(|cx, done| lookup(cx, "primary", "big.2", done))), errno::ENOENT);
+    // what runs goes on
+    let mut txn = Txn::new();
+    txn.append("log", b"still here\n");
+    let info = hub.wait(|cx, done| commit(cx, "primary", txn, done)).unwrap();
+    assert_eq!(info.rootseq, seq.as_u64().unwrap() + 1);
+    limit_pages(&mut hub, 1_000_000);
+    let mut tries = 0;
+    while hub.wait(move |cx, done| commit_durable(cx, "primary", big(3), done)).is_err() {
+        hub.run_idle();
+        tries += 1;
+        assert!(tries < 100, "does not recover");
+    }
+    drop(hub);
+    let mut hub = hub_in("statedir", dir.path());
+    for key in ["big.0", "big.1", "big.3", "log"] {
+        assert!(hub.wait(move |cx, done| lookup(cx, "primary", key, done)).is_ok(), "{key}");
+    }
+    assert_eq!(errnum(hub.wait(|cx, done| lookup(cx, "primary", "big.2", done))), errno::ENOENT);
+}

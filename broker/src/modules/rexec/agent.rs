@@ -268,14 +268,20 @@ impl Rexec {
         }
     }
 
-    /// Kills all shells, when the broker leaves. Returns true when there were none.
-    pub(super) fn kill_shells(&mut self) -> bool {
+    /// Kills all shells, when the broker leaves.
+    pub(super) fn kill_shells(&self) {
         for shell in self.shells.running.values() {
             if let Err(err) = shell.process.pidfd().send_signal(Signal::SIGKILL) {
                 tracing::debug!(pid = shell.pid, err = %err, "shell not killed");
             }
         }
-        self.shells.running.is_empty()
+    }
+
+    /// Returns the shells as `rexec.list` shows processes.
+    pub(super) fn list_shells(&self) -> impl Iterator<Item = serde_json::Value> {
+        self.shells.running.iter().map(|(id, shell)| {
+            serde_json::json!({ "pid": shell.pid, "cmd": format!("flux-shell {}", id.0), "label": "", "state": "R" })
+        })
     }
 
     /// Returns the number of running shells.

@@ -4,7 +4,10 @@
 //! there is no thread per process.
 
 pub mod agent;
+mod process;
+mod requests;
 mod service;
+mod stream;
 mod wait;
 
 pub use service::Rexec;

@@ -1,21 +1,44 @@
 //! The actor.
 
-use super::agent::Shells;
+use super::agent::{self, Shells};
+use super::process::Process;
 use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::msg::Message;
+use std::collections::HashMap;
+
+const REXEC: &[Method] = &[
+    Method::owner("exec"),
+    Method::owner("attach"),
+    Method::owner("write"),
+    Method::owner("kill"),
+    Method::owner("wait"),
+    Method::owner("list"),
+];
+const AGENT: &[Method] = &[Method::owner("start"), Method::owner("kill")];
 
 /// The `rexec` module.
 #[derive(Debug, Default)]
 pub struct Rexec {
     pub(super) shells: Shells,
+    pub(super) processes: HashMap<u32, Process>,
     stopping: bool,
 }
 
 impl Rexec {
+    /// Returns true when no process is taken any more.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Returns true when no process runs.
+    fn is_idle(&self) -> bool {
+        self.shell_count() == 0 && self.processes.values().all(|process| process.status.is_some())
+    }
+
     /// Tells the hub when the last process is gone after a stop.
     pub(super) fn check_stopped(&mut self, cx: &mut Cx<'_>) {
-        if self.stopping && self.shell_count() == 0 {
+        if self.stopping && self.is_idle() {
             self.stopping = false;
             cx.stopped();
         }
@@ -24,11 +47,9 @@ impl Rexec {
 
 impl Service for Rexec {
     fn interfaces(&self) -> Vec<Interface> {
-        const REXEC: &[Method] = &[];
-        const AGENT: &[Method] = &[Method::owner("start"), Method::owner("kill")];
         vec![
             Interface { service: "rexec", methods: REXEC },
-            Interface { service: super::agent::SERVICE, methods: AGENT },
+            Interface { service: agent::SERVICE, methods: AGENT },
         ]
     }
 
@@ -40,12 +61,33 @@ impl Service for Rexec {
         match req.topic.as_str() {
             "job-exec-agent.start" => self.on_agent_start(cx, req),
             "job-exec-agent.kill" => self.on_agent_kill(cx, &req),
+            "rexec.exec" => self.on_exec(cx, &req),
+            "rexec.attach" => self.on_attach(cx, req),
+            "rexec.write" => self.on_write(cx, &req),
+            "rexec.wait" => self.on_wait(cx, req),
+            "rexec.list" => self.on_list(cx, &req),
+            "rexec.kill" => match self.on_kill(cx, &req) {
+                Ok(()) => cx.respond_empty(&req),
+                Err(err) => cx.fail_with(&req, &err),
+            },
             _ => cx.fail(&req, errno::ENOSYS, ""),
         }
     }
 
-    fn stop(&mut self, _cx: &mut Cx<'_>) -> bool {
-        self.stopping = !self.kill_shells();
+    fn on_disconnect(&mut self, cx: &mut Cx<'_>, msg: &Message) {
+        if msg.topic.service() == "rexec" {
+            self.client_gone(cx, msg);
+        }
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.kill_shells();
+        for process in self.processes.values() {
+            if let Err(err) = process.kill(9) {
+                cx.log_as_me(3, &format!("pid {}: {err}", process.pid));
+            }
+        }
+        self.stopping = !self.is_idle();
         !self.stopping
     }
 }

@@ -29,7 +29,9 @@ use std::collections::HashMap;
 pub struct Sched {
     engine: Option<Box<dyn Engine>>,
     /// Makes the engine at start; a test gives one that needs no thread.
-    make: fn(&mut Cx<'_>) -> Result<Box<dyn Engine>, RpcError>,
+    make: MakeEngine,
+    /// Asks for resources; a test tells them itself.
+    acquire: fn(&mut Cx<'_>) -> bool,
     /// Resources are known and the job manager was told.
     ready: bool,
     /// Commands of this turn.
@@ -42,18 +44,25 @@ pub struct Sched {
     allocated: u64,
 }
 
+/// Makes an engine.
+type MakeEngine = fn(&mut Cx<'_>) -> Result<Box<dyn Engine>, RpcError>;
+
 impl Default for Sched {
     fn default() -> Self {
-        Sched::with_engine(|cx| Ok(Box::new(PolicyEngine::open(cx)?)))
+        Sched::with_parts(
+            |cx| Ok(Box::new(PolicyEngine::open(cx)?)),
+            |cx| resource::acquire(cx, |me: &mut Sched, cx, update| me.on_resources(cx, update)),
+        )
     }
 }
 
 impl Sched {
     /// Returns a scheduler over the engine that `make` makes.
-    pub(super) fn with_engine(make: fn(&mut Cx<'_>) -> Result<Box<dyn Engine>, RpcError>) -> Self {
+    pub(super) fn with_parts(make: MakeEngine, acquire: fn(&mut Cx<'_>) -> bool) -> Self {
         Sched {
             engine: None,
             make,
+            acquire,
             ready: false,
             commands: Vec::new(),
             armed: false,
@@ -122,7 +131,7 @@ impl Sched {
         }
     }
 
-    fn on_resources(&mut self, cx: &mut Cx<'_>, update: AcquireUpdate) {
+    pub(super) fn on_resources(&mut self, cx: &mut Cx<'_>, update: AcquireUpdate) {
         match update {
             AcquireUpdate::Initial { r, up } => {
                 let down = r.ranks().difference(&up);
@@ -254,7 +263,7 @@ impl Service for Sched {
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         self.engine = Some((self.make)(cx)?);
-        if !resource::acquire(cx, |me: &mut Sched, cx, update| me.on_resources(cx, update)) {
+        if !(self.acquire)(cx) {
             return Err(RpcError::new(errno::ENOSYS, "the resource module must be loaded first"));
         }
         Ok(())

@@ -207,10 +207,14 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         out.flush()?;
         return Ok(0);
     }
-    let format = Format::parse(
-        &choose(text(matches, "format"), "FLUX_QUEUE_LIST_FORMAT_DEFAULT", FORMATS)?,
-        &QueueFields,
-    )?;
+    let mut format_text = choose(text(matches, "format"), "FLUX_QUEUE_LIST_FORMAT_DEFAULT", FORMATS)?;
+    if !is_person() {
+        // Without colours their columns would take the space between the others along.
+        for name in ["color_enabled", "color_started", "color_off"] {
+            format_text = format_text.replace(&format!("{{{name}}}"), "");
+        }
+    }
+    let format = Format::parse(&format_text, &QueueFields)?;
     let mut handle = ctx.open()?;
     let status_rpc = SchedStatus::start(&mut handle)?;
     let queues = Queues::fetch(&mut handle)?;

@@ -20,30 +20,30 @@ use std::rc::Rc;
 
 /// What the fakes share with the test.
 #[derive(Default)]
-pub(super) struct World {
-    pub(super) map: BTreeMap<String, Vec<u8>>,
-    pub(super) commits: usize,
-    pub(super) durable_commits: usize,
+pub(crate) struct World {
+    pub(crate) map: BTreeMap<String, Vec<u8>>,
+    pub(crate) commits: usize,
+    pub(crate) durable_commits: usize,
     /// Commits fail with this.
-    pub(super) fail: Option<u32>,
+    pub(crate) fail: Option<u32>,
     /// A failing commit is visible all the same.
-    pub(super) fail_visible: bool,
+    pub(crate) fail_visible: bool,
     /// Free slots of the scheduler.
-    pub(super) slots: usize,
-    pub(super) pending: BTreeSet<(Reverse<u64>, JobId)>,
-    pub(super) holding: HashSet<JobId>,
-    pub(super) adopted: Vec<JobId>,
-    pub(super) denied: Option<String>,
-    pub(super) no_scheduler: bool,
-    pub(super) starts: Vec<StartRequest>,
-    pub(super) exceptions: Vec<(JobId, u8, String)>,
-    pub(super) expirations: Vec<(JobId, f64)>,
+    pub(crate) slots: usize,
+    pub(crate) pending: BTreeSet<(Reverse<u64>, JobId)>,
+    pub(crate) holding: HashSet<JobId>,
+    pub(crate) adopted: Vec<JobId>,
+    pub(crate) denied: Option<String>,
+    pub(crate) no_scheduler: bool,
+    pub(crate) starts: Vec<StartRequest>,
+    pub(crate) exceptions: Vec<(JobId, u8, String)>,
+    pub(crate) expirations: Vec<(JobId, f64)>,
     /// Jobs run to their end as soon as they are started.
-    pub(super) auto: bool,
-    pub(super) exec_gone: bool,
+    pub(crate) auto: bool,
+    pub(crate) exec_gone: bool,
 }
 
-pub(super) type Shared = Rc<RefCell<World>>;
+pub(crate) type Shared = Rc<RefCell<World>>;
 
 struct FakeStore(Shared);
 struct FakeScheduler(Shared);
@@ -94,7 +94,7 @@ impl Store for FakeStore {
 }
 
 /// R of a one-core job.
-pub(super) fn r_text() -> String {
+pub(crate) fn r_text() -> String {
     json!({"version": 1, "execution": {"R_lite": [{"rank": "0", "children": {"core": "0"}}],
         "starttime": 1_795_240_138.5, "expiration": 0.0, "nslots": 1, "nodelist": ["vm"]}})
     .to_string()
@@ -181,35 +181,48 @@ impl Executor for FakeExecutor {
 }
 
 /// Reports a job's start and end.
-pub(super) fn finish(cx: &mut Cx<'_>, id: JobId, status: i32) {
+pub(crate) fn finish(cx: &mut Cx<'_>, id: JobId, status: i32) {
     api::exec_event(cx, id, ExecEvent::Start);
     end(cx, id, status);
 }
 
 /// Reports a job's end.
-pub(super) fn end(cx: &mut Cx<'_>, id: JobId, status: i32) {
+pub(crate) fn end(cx: &mut Cx<'_>, id: JobId, status: i32) {
     api::exec_event(cx, id, ExecEvent::Finish { status });
     api::exec_event(cx, id, ExecEvent::Release { ranks: IdSet::from_range(0, 0), last: true });
 }
 
 /// A hub with a job manager over the fakes.
-pub(super) struct Bench {
-    pub(super) hub: TestHub,
-    pub(super) world: Shared,
+pub(crate) struct Bench {
+    pub(crate) hub: TestHub,
+    pub(crate) world: Shared,
     next: u64,
 }
 
 /// An answer to a request, kept by the probe.
-pub(super) type Reply = Rc<RefCell<Option<Result<Value, RpcError>>>>;
+pub(crate) type Reply = Rc<RefCell<Option<Result<Value, RpcError>>>>;
 
 impl Bench {
-    pub(super) fn new(slots: usize, auto: bool) -> Self {
+    pub(crate) fn new(slots: usize, auto: bool) -> Self {
         let world = Rc::new(RefCell::new(World { slots, auto, ..World::default() }));
         Self::over(world)
     }
 
+    /// A job manager that asks the scheduler module of the hub; that is to be loaded by the test.
+    pub(crate) fn with_local_scheduler(auto: bool) -> Self {
+        let world = Rc::new(RefCell::new(World { auto, ..World::default() }));
+        let mut hub = TestHub::new(&[]);
+        let jobs = JobManager::with_ports(
+            Box::new(FakeStore(world.clone())),
+            Box::new(super::super::ports::LocalScheduler),
+            Box::new(FakeExecutor(world.clone())),
+        );
+        hub.load("job-manager", Box::new(jobs)).unwrap();
+        Bench { hub, world, next: 1 << 24 }
+    }
+
     /// Starts a job manager over what an earlier one left.
-    pub(super) fn over(world: Shared) -> Self {
+    pub(crate) fn over(world: Shared) -> Self {
         let mut hub = TestHub::new(&[]);
         let jobs = JobManager::with_ports(
             Box::new(FakeStore(world.clone())),
@@ -221,7 +234,7 @@ impl Bench {
         Bench { hub, world, next: 1 << 24 }
     }
 
-    pub(super) fn submission(&mut self, urgency: u8, flags: u32) -> Submission {
+    pub(crate) fn submission(&mut self, urgency: u8, flags: u32) -> Submission {
         self.next += 1 << 24;
         let jobspec = json!({"resources": [], "tasks": [], "attributes": {"system": {"duration": 0}}, "version": 1});
         Submission {
@@ -238,7 +251,7 @@ impl Bench {
     }
 
     /// Submits jobs in one turn; returns the results.
-    pub(super) fn submit_all(&mut self, jobs: Vec<Submission>) -> Vec<Result<JobId, RpcError>> {
+    pub(crate) fn submit_all(&mut self, jobs: Vec<Submission>) -> Vec<Result<JobId, RpcError>> {
         let out: Rc<RefCell<Option<Vec<Result<JobId, RpcError>>>>> = Rc::default();
         let slot = out.clone();
         self.hub.with_probe(move |cx| {
@@ -247,22 +260,22 @@ impl Bench {
         out.take().unwrap_or_default()
     }
 
-    pub(super) fn submit(&mut self) -> JobId {
+    pub(crate) fn submit(&mut self) -> JobId {
         let job = self.submission(16, 0);
         self.submit_all(vec![job]).remove(0).unwrap()
     }
 
     /// Calls into the job manager's neighbours.
-    pub(super) fn with(&mut self, call: impl FnOnce(&mut Cx<'_>) + 'static) {
+    pub(crate) fn with(&mut self, call: impl FnOnce(&mut Cx<'_>) + 'static) {
         self.hub.with_probe(call);
     }
 
     /// Sends a request; the reply may come later.
-    pub(super) fn send<T: Serialize>(&mut self, topic: &'static str, body_value: &T) -> Reply {
+    pub(crate) fn send<T: Serialize>(&mut self, topic: &'static str, body_value: &T) -> Reply {
         self.send_as(1000, role::OWNER, topic, body_value)
     }
 
-    pub(super) fn send_as<T: Serialize>(
+    pub(crate) fn send_as<T: Serialize>(
         &mut self,
         userid: u32,
         rolemask: u32,
@@ -283,41 +296,41 @@ impl Bench {
     }
 
     /// Sends a request that is answered at once.
-    pub(super) fn rpc<T: Serialize>(&mut self, topic: &'static str, payload: &T) -> Result<Value, RpcError> {
+    pub(crate) fn rpc<T: Serialize>(&mut self, topic: &'static str, payload: &T) -> Result<Value, RpcError> {
         self.send(topic, payload).take().expect("no answer")
     }
 
     /// Sends a request that fails; returns errnum and text.
-    pub(super) fn refused<T: Serialize>(&mut self, topic: &'static str, payload: &T) -> (u32, String) {
+    pub(crate) fn refused<T: Serialize>(&mut self, topic: &'static str, payload: &T) -> (u32, String) {
         let err = self.rpc(topic, payload).unwrap_err();
         (err.errnum, err.text)
     }
 
-    pub(super) fn log(&self, id: JobId) -> String {
+    pub(crate) fn log(&self, id: JobId) -> String {
         let world = self.world.borrow();
         let log = world.map.get(&id.kvs_key("eventlog")).cloned().unwrap_or_default();
         String::from_utf8(log).unwrap()
     }
 
     /// Returns the names in a job's eventlog.
-    pub(super) fn events(&self, id: JobId) -> Vec<String> {
+    pub(crate) fn events(&self, id: JobId) -> Vec<String> {
         let log = flux_formats::eventlog::decode_log(&self.log(id)).unwrap();
         log.into_iter().map(|event| event.name).collect()
     }
 
     /// Returns the context of the last event of that name.
-    pub(super) fn context(&self, id: JobId, name: &str) -> Value {
+    pub(crate) fn context(&self, id: JobId, name: &str) -> Value {
         let log = flux_formats::eventlog::decode_log(&self.log(id)).unwrap();
         let event = log.into_iter().rfind(|event| event.name == name).unwrap();
         event.context_as().unwrap()
     }
 
-    pub(super) fn cancel(&mut self, id: JobId) -> Result<Value, RpcError> {
+    pub(crate) fn cancel(&mut self, id: JobId) -> Result<Value, RpcError> {
         self.rpc("job-manager.raise", &json!({"id": id, "severity": 0, "type": "cancel", "note": ""}))
     }
 
     /// Returns a job's state bit, 0 when it is not active.
-    pub(super) fn state(&mut self, id: JobId) -> u32 {
+    pub(crate) fn state(&mut self, id: JobId) -> u32 {
         let out = Rc::new(RefCell::new(0));
         let slot = out.clone();
         self.hub.with_probe(move |cx| {

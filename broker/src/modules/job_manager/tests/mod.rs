@@ -1,6 +1,6 @@
 //! The job manager as an actor, over fakes of its neighbours.
 
-mod fakes;
+pub(crate) mod fakes;
 mod life;
 mod requests;
 mod restart;
