@@ -6,17 +6,15 @@ use crate::{ConnectOptions, Error, Handle, attr};
 
 /// Environment variable that names the broker to talk to.
 pub const FLUX_URI: &str = "FLUX_URI";
-/// Directory of the system instance's socket, fixed when the program is built.
-pub const RUNDIR_DEFAULT: &str = match option_env!("FLUX_BUILD_RUNDIR") {
-    Some(dir) => dir,
-    None => "/run/flux",
-};
 
 /// Returns the URI that is used when a program names none: `FLUX_URI`, else `local://RUNDIR/local`.
 pub fn default_uri() -> String {
     match std::env::var(FLUX_URI) {
         Ok(uri) if !uri.is_empty() => uri,
-        _ => format!("local://{RUNDIR_DEFAULT}/local"),
+        _ => {
+            let rundir = flux_formats::paths::builtin("rundir").unwrap_or_default();
+            format!("local://{rundir}/local")
+        }
     }
 }
 

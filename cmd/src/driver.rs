@@ -337,11 +337,14 @@ fn find_external(ctx: &Ctx, name: &str) -> Option<PathBuf> {
 /// Returns this process's environment with the variables by which parts of Flux find each other.
 fn environment() -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-    let libdir = paths::LIBDIR;
-    add_path(&mut env, "FLUX_EXEC_PATH", &paths::exec_path());
-    add_path(&mut env, "FLUX_CONNECTOR_PATH", &format!("{libdir}/connectors"));
-    add_path(&mut env, "FLUX_MODULE_PATH", &format!("{libdir}/modules"));
-    add_path(&mut env, "MANPATH", paths::MANDIR);
+    for (variable, key) in [
+        ("FLUX_EXEC_PATH", "exec_path"),
+        ("FLUX_CONNECTOR_PATH", "connector_path"),
+        ("FLUX_MODULE_PATH", "module_path"),
+        ("MANPATH", "man_path"),
+    ] {
+        add_path(&mut env, variable, &paths::builtin(key));
+    }
     if let Some(dir) = paths::executable_dir().and_then(|dir| dir.into_os_string().into_string().ok()) {
         add_path(&mut env, "PATH", &dir);
     }

@@ -98,7 +98,7 @@ fn inline(config: &HostConfig, name: &str) {
 
 fn threaded(config: &HostConfig, size: u32) {
     let (wake, woken) = mpsc::channel();
-    let mut host = PolicyHost::spawn(config.clone(), Box::new(move || drop(wake.send(())))).expect("start");
+    let mut host = PolicyHost::spawn(config.clone(), Box::new(move || wake.send(()).unwrap_or(()))).expect("start");
     let jobspec = jobspec();
     let mut answers = Vec::new();
     let us = best(400 * size, || {

@@ -404,7 +404,10 @@ fn choose_taskmap(counts: &[u32], options: &Options, node_count: usize) -> Resul
             source,
         }),
         "cyclic" => {
-            let stride = options.number("taskmap.value").unwrap_or(Some(0)).unwrap_or(1);
+            let stride = match options.get("taskmap.value") {
+                Some(Value::String(text)) if text.is_empty() => 1,
+                _ => options.number("taskmap.value")?.unwrap_or(1),
+            };
             let stride = u32::try_from(stride).unwrap_or(0);
             Taskmap::cyclic(counts, stride).map_err(|source| InfoError::Taskmap {
                 scheme: "cyclic",

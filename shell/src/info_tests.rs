@@ -55,6 +55,14 @@ fn taskmaps_and_per_resource() {
     };
     assert_eq!(with(r#"{"taskmap":{"scheme":"cyclic"}}"#).unwrap(), "[[0,2,1,2]]");
     assert_eq!(
+        with(r#"{"taskmap":{"scheme":"cyclic","value":""}}"#).unwrap(),
+        "[[0,2,1,2]]"
+    );
+    assert_eq!(
+        with(r#"{"taskmap":{"scheme":"cyclic","value":"2"}}"#).unwrap(),
+        "[[0,2,2,1]]"
+    );
+    assert_eq!(
         with(r#"{"taskmap":{"scheme":"manual","value":"0-2;3"}}"#).unwrap(),
         "[[0,1,3,1],[1,1,1,1]]"
     );

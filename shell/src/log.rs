@@ -2,30 +2,30 @@
 
 use serde::Serialize;
 
-/// Levels of the shell's log, as the original numbers them.
+/// Levels of the shell's log, numbered as the severities of RFC 5424 (RFC 24).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(into = "u8")]
 pub(crate) enum Level {
     /// The job cannot go on.
     Fatal = 0,
     /// Something that was asked for is not done.
-    Error = 1,
+    Error = 3,
     /// Something that was asked for is done differently.
-    Warn = 2,
+    Warn = 4,
     /// With `-o verbose`.
-    Debug = 4,
+    Debug = 6,
     /// With `-o verbose=2`.
-    Trace = 5,
+    Trace = 7,
 }
 
 impl From<Level> for u8 {
     fn from(level: Level) -> u8 {
         match level {
             Level::Fatal => 0,
-            Level::Error => 1,
-            Level::Warn => 2,
-            Level::Debug => 4,
-            Level::Trace => 5,
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Debug => 6,
+            Level::Trace => 7,
         }
     }
 }

@@ -8,7 +8,7 @@ use flux_formats::errno::{ENOSYS, EPERM, EPROTO, Errnum};
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::Purpose;
-use crate::log::{Place, log};
+use crate::log::log;
 use crate::phases::Shell;
 use crate::plugins::doom::TaskExit;
 use crate::plugins::signal;
@@ -107,12 +107,11 @@ impl Shell {
             self.barrier_passed();
             return;
         }
+        // Another shell has ended or the job was cancelled: whoever decided that has told the job why.
         let text = flux_formats::errno::strerror(errnum);
-        let place = Place {
-            file: file!(),
-            line: line!(),
-        };
-        self.ctx.die(1, &format!("shell barrier failed: {text}"), place);
+        log!(self.ctx, Debug, "", "shell barrier failed: {text}");
+        self.ctx.exit_code = self.ctx.exit_code.max(1);
+        self.ctx.fatal = true;
     }
 
     fn on_request(&mut self, request: Message) {

@@ -165,21 +165,6 @@ fn exit_mode_and_timeout_rule_the_others() {
 }
 
 #[test]
-fn leader_alone_runs_with_a_quorum_of_one() {
-    let sandbox = Sandbox::new();
-    let output = sandbox.start(&[
-        "-s",
-        "2",
-        "--test-start-mode=leader",
-        "-Sbroker.quorum=1",
-        "flux",
-        "getattr",
-        "size",
-    ]);
-    assert_eq!(output.ok().line(), "2");
-}
-
-#[test]
 fn broker_verbose_prints_rank_size_and_endpoint() {
     let output = Sandbox::new().start(&["-s", "2", "-o,-v", "true"]);
     output.ok().complains("tcp://");

@@ -10,7 +10,7 @@ fn get_load_and_reload() {
     assert_eq!(flux.run(&["config", "get", "mine.number"]).ok().line(), "3");
     assert_eq!(
         flux.on(1, &["config", "get", "tbon.torpid_max"]).ok().line(),
-        "\"15s\""
+        "15s"
     );
     flux.run(&["config", "get", "nosuch.key"])
         .fails()

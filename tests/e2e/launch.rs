@@ -1,5 +1,7 @@
 //! Other launchers: MPICH's hydra, our own `flux run`, configuration files (acceptance 5).
 
+use std::os::unix::fs::PermissionsExt;
+
 use flux_tests::{Capability, Instance, Sandbox, missing};
 
 #[test]
@@ -40,33 +42,35 @@ fn an_instance_in_a_job() {
     flux.stop();
 }
 
+/// Writes a configuration for brokers `fake0`… with a certificate; returns the option for it and the certificate.
+fn configured(sandbox: &Sandbox, size: u16, first_port: u16) -> (String, String) {
+    let cert = sandbox.workdir().join("cert").display().to_string();
+    sandbox.run("flux", &["keygen", "--name=test", &cert]).ok();
+    // every broker needs a port of its own on one machine
+    let host = |rank| {
+        let port = first_port + rank;
+        format!(
+            "{{ host = \"fake{rank}\", bind = \"tcp://127.0.0.1:{port}\", connect = \"tcp://127.0.0.1:{port}\" }}"
+        )
+    };
+    let hosts: Vec<_> = (0..size).map(host).collect();
+    let config = format!(
+        "[bootstrap]\ncurve_cert = \"{cert}\"\nhosts = [ {} ]\n",
+        hosts.join(", ")
+    );
+    let path = sandbox.write("config/bootstrap.toml", &config);
+    (
+        format!("--config-path={}", path.parent().unwrap().display()),
+        cert,
+    )
+}
+
 #[test]
 fn a_configuration_file_bootstraps_with_a_certificate() {
     let sandbox = Sandbox::new();
-    let cert = sandbox.workdir().join("cert").display().to_string();
-    sandbox.run("flux", &["keygen", "--name=test", &cert]).ok();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&cert).unwrap().permissions());
+    let (option, cert) = configured(&sandbox, 3, 28350);
+    let mode = std::fs::metadata(&cert).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o400);
-    let config = format!(
-        "[bootstrap]\ncurve_cert = \"{cert}\"\ndefault_port = 28350\n\
-         hosts = [ {{ host = \"fake[0-2]\", bind = \"tcp://127.0.0.1:%p\", connect = \"tcp://127.0.0.1:%p\" }} ]\n"
-    );
-    // every broker needs a port of its own on one machine
-    let config = config.replace(
-        "{ host = \"fake[0-2]\", bind = \"tcp://127.0.0.1:%p\", connect = \"tcp://127.0.0.1:%p\" }",
-        &(0..3)
-            .map(|rank| {
-                let port = 28350 + rank;
-                format!(
-                    "{{ host = \"fake{rank}\", bind = \"tcp://127.0.0.1:{port}\", connect = \"tcp://127.0.0.1:{port}\" }}"
-                )
-            })
-            .collect::<Vec<_>>()
-            .join(", "),
-    );
-    sandbox.write("config/bootstrap.toml", &config);
-    let dir = sandbox.workdir().join("config").display().to_string();
-    let option = format!("--config-path={dir}");
     let output = sandbox.start(&[
         "-s",
         "3",
@@ -76,7 +80,7 @@ fn a_configuration_file_bootstraps_with_a_certificate() {
     ]);
     output.ok().says("fake[0-2]").says("seq=0");
     // a certificate that others may read is refused
-    std::fs::set_permissions(&cert, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+    std::fs::set_permissions(&cert, std::fs::Permissions::from_mode(0o444)).unwrap();
     let output = sandbox.start(&[
         "-s",
         "3",
@@ -86,4 +90,23 @@ fn a_configuration_file_bootstraps_with_a_certificate() {
         "true",
     ]);
     output.fails().complains(&cert);
+}
+
+#[test]
+fn the_leader_alone_runs_with_a_quorum_of_one() {
+    let sandbox = Sandbox::new();
+    let (option, _) = configured(&sandbox, 2, 28360);
+    let leader = ["--test-start-mode=leader", "-Sbroker.quorum=1"];
+    let script = "flux getattr size; flux overlay status --no-pretty";
+    let output = sandbox.start(&[
+        "-s",
+        "2",
+        "--test-hosts=fake[0-1]",
+        leader[0],
+        leader[1],
+        &option,
+        script,
+    ]);
+    assert_eq!(output.ok().lines()[0], "2");
+    output.says("offline");
 }

@@ -44,10 +44,10 @@ fn named_queues_need_a_name_and_start_stopped() {
         .ok()
         .says("debug: Scheduling is started");
     flux.run(&["run", "-q", "debug", "true"]).ok();
-    flux.run(&["queue", "disable", "batch"]).ok();
+    flux.run(&["queue", "disable", "--message=full", "batch"]).ok();
     flux.run(&["submit", "-q", "batch", "true"])
         .fails()
-        .complains("batch");
+        .complains("full");
     let output = flux.run(&["queue", "list", "-n"]);
     assert_eq!(output.ok().lines().len(), 2, "{output}");
     flux.run(&["queue", "stop", "nosuch"]).fails().complains("nosuch");

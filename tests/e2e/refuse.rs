@@ -8,6 +8,9 @@ fn jobs_that_cannot_be() {
     flux.run(&["run", "-N100", "true"])
         .fails()
         .complains("unsatisfiable");
+    flux.run(&["run", "-N100", "true"])
+        .fails()
+        .complains("only 2 eligible");
     flux.run(&["run", "-n1", "-c", "100000", "true"])
         .fails()
         .complains("unsatisfiable");
@@ -34,7 +37,7 @@ fn bad_jobspecs() {
     let flux = Instance::boot(1);
     let cases: &[(&str, &str)] = &[
         ("not json", "JSON"),
-        ("{}", "version"),
+        ("{}", "resources"),
         (
             r#"{"version":2,"resources":[],"tasks":[],"attributes":{}}"#,
             "version",

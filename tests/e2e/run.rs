@@ -120,7 +120,7 @@ fn verbose_shows_the_events_in_order() {
 fn signals_and_limits() {
     let flux = Instance::boot(1);
     let output = flux.run(&["run", "-t", "0.5s", "sleep", "100"]);
-    output.fails().complains("timeout");
+    output.code(142).complains("timeout");
     assert!(output.elapsed < Duration::from_secs(30), "{output}");
     let output = flux.sh(
         "id=$(flux submit sleep 100); flux job wait-event -t 20 $id start >/dev/null

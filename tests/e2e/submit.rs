@@ -20,7 +20,7 @@ fn ids_and_waiting() {
     ]);
     assert_eq!(output.ok().sorted(), ["task 1", "task 2", "task 3"]);
     flux.run(&["submit", "--wait", "--quiet", "false"]).code(1);
-    let output = flux.run(&["jobs", "-a", "-no", "{status.abbrev}"]);
+    let output = flux.run(&["jobs", "-a", "-no", "{status_abbrev}"]);
     assert_eq!(
         output.ok().lines().iter().filter(|state| **state == "CD").count(),
         14,

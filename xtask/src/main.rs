@@ -1,5 +1,6 @@
 //! Project tasks. Each sub-command is a module; this file only names them.
 
+mod bench;
 mod wasm;
 
 use std::process::ExitCode;
@@ -9,7 +10,10 @@ use anyhow::{Result, bail};
 /// Name, what it does, and the function that gets the arguments after the name.
 type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 
-const TASKS: &[Task] = &[("wasm", "build the policies (plugins-wasm/) into target/policies/", wasm::run)];
+const TASKS: &[Task] = &[
+    ("bench", "measure an installation beside flux-core's figures", bench::run),
+    ("wasm", "build the policies (plugins-wasm/) into target/policies/", wasm::run),
+];
 
 fn main() -> ExitCode {
     match dispatch(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -36,4 +40,10 @@ fn dispatch(args: &[String]) -> Result<()> {
 #[expect(clippy::print_stderr, reason = "this is a command line tool")]
 fn report(line: &str) {
     eprintln!("{line}");
+}
+
+/// Prints a line of the result.
+#[expect(clippy::print_stdout, reason = "this is a command line tool")]
+fn print(line: &str) {
+    println!("{line}");
 }

@@ -113,7 +113,8 @@ pub(super) async fn boot(mut client: Client, attrs: &Attrs, config: &Value) -> R
         listener,
         hosts,
         jobid,
-        instance_level: level.map_or(0, |level| level + 1),
+        // a launcher that is Flux has counted its own level already
+        instance_level: level.unwrap_or(0),
         mapping,
     })
 }

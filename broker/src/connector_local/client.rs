@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 
 /// Bytes asked of the kernel in one read.
 const READ_SIZE: usize = 64 * 1024;
+/// Unread output at which no more of a client's input is read: a client that never reads fills its own socket.
+/// Large enough for everyone who sends many requests first and reads the answers afterwards.
+const BACKLOG_BYTES_MAX: usize = 16 << 20;
 /// Messages handed to the hub in one post.
 const BATCH: usize = 64;
 
@@ -20,6 +23,7 @@ const BATCH: usize = 64;
 pub(super) struct ClientIo {
     stream: UnixStream,
     wants_write: Cell<bool>,
+    backlog: Cell<usize>,
     broken: Cell<bool>,
     aborted: RefCell<Option<String>>,
     changed: Notify,
@@ -30,6 +34,7 @@ impl ClientIo {
         ClientIo {
             stream,
             wants_write: Cell::new(false),
+            backlog: Cell::new(0),
             broken: Cell::new(false),
             aborted: RefCell::new(None),
             changed: Notify::new(),
@@ -45,6 +50,19 @@ impl ClientIo {
 
 impl Outbox for ClientIo {
     fn flush(&self, buffer: &mut BytesMut) {
+        self.write_some(buffer);
+        self.backlog.set(buffer.len());
+    }
+
+    fn abort(&self, reason: &str) {
+        *self.aborted.borrow_mut() = Some(reason.to_owned());
+        self.changed.notify_one();
+    }
+}
+
+impl ClientIo {
+    /// Writes what the socket takes.
+    fn write_some(&self, buffer: &mut BytesMut) {
         if self.broken.get() {
             buffer.clear();
             return;
@@ -70,9 +88,15 @@ impl Outbox for ClientIo {
         }
     }
 
-    fn abort(&self, reason: &str) {
-        *self.aborted.borrow_mut() = Some(reason.to_owned());
-        self.changed.notify_one();
+    /// Returns what to wait for on the socket; no input while too much output is unread.
+    fn interest(&self) -> Interest {
+        if !self.wants_write.get() {
+            Interest::READABLE
+        } else if self.backlog.get() > BACKLOG_BYTES_MAX {
+            Interest::WRITABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
+        }
     }
 }
 
@@ -107,10 +131,8 @@ async fn read_loop(
 ) -> End {
     let mut decoder = FrameDecoder::new(frame_limit);
     loop {
-        let interest =
-            if io.wants_write.get() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         let ready = tokio::select! {
-            ready = io.stream.ready(interest) => ready,
+            ready = io.stream.ready(io.interest()) => ready,
             () = io.changed.notified() => {
                 if io.aborted.borrow().is_some() {
                     return End::Aborted;

@@ -36,12 +36,19 @@ impl PolicyLink {
         cx.spawn_task(async move {
             loop {
                 flag.notified().await;
-                if mailbox.post(move |service, cx| receive(service, cx)).await.is_err() {
+                if mailbox
+                    .post(move |service, cx| receive(service, cx))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
         });
-        Ok(PolicyLink { host, waiting: Vec::new() })
+        Ok(PolicyLink {
+            host,
+            waiting: Vec::new(),
+        })
     }
 
     /// Sends a batch, after what waits already.
@@ -53,7 +60,10 @@ impl PolicyLink {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
         match self.host.send(now, std::mem::take(&mut self.waiting)) {
             Ok(()) => Ok(()),
             Err(err) if err.gone => Err(RpcError::new(errno::EIO, "the policy thread has ended")),
@@ -87,10 +97,14 @@ pub(crate) fn config_text(cx: &Cx<'_>) -> Arc<str> {
     Arc::from(cx.config.to_string())
 }
 
-/// Returns the directory of compiled policies: attribute `conf.policydir`, else that of the build tree which this
-/// program is in, else the installed one.
+/// Returns the directory of compiled policies: `policies.directory` of the configuration, else that of the build
+/// tree which this program is in, else the installed one.
 pub(crate) fn policy_dir(cx: &Cx<'_>) -> PathBuf {
-    if let Some(dir) = cx.attrs.get("conf.policydir") {
+    if let Some(dir) = cx
+        .config
+        .pointer("/policies/directory")
+        .and_then(serde_json::Value::as_str)
+    {
         return PathBuf::from(dir);
     }
     let beside = std::env::current_exe().ok().and_then(|exe| {

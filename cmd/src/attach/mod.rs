@@ -13,5 +13,5 @@ mod tests;
 
 pub(crate) use follow::{Options, describe_exit, signal_text};
 pub(crate) use many::{Many, Summary};
-pub(crate) use output::Sink;
+pub(crate) use output::{Sink, push_labelled};
 pub(crate) use session::{Session, attach, default_stdin};

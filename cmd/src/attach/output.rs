@@ -105,21 +105,16 @@ impl Output {
         } else {
             &mut sink.out
         };
+        let label = if self.label {
+            format!("{}{}: ", self.prefix, data.rank)
+        } else {
+            self.prefix.clone()
+        };
         for _ in 0..data.repeat.unwrap_or(1) {
-            if self.label || !self.prefix.is_empty() {
-                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                    target.extend_from_slice(self.prefix.as_bytes());
-                    if self.label {
-                        target.extend_from_slice(data.rank.as_bytes());
-                        target.extend_from_slice(b": ");
-                    }
-                    target.extend_from_slice(line);
-                    if !line.ends_with(b"\n") {
-                        target.push(b'\n');
-                    }
-                }
-            } else {
+            if label.is_empty() {
                 target.extend_from_slice(&bytes);
+            } else {
+                push_labelled(target, &label, &bytes);
             }
         }
         Ok(())
@@ -169,5 +164,16 @@ impl Output {
             "{}{offset:.3}s: {program}{rank}: {level}{place}{component}{}",
             self.prefix, log.message
         );
+    }
+}
+
+/// Adds lines, each after a label; the last one gets its newline too.
+pub(crate) fn push_labelled(target: &mut Vec<u8>, label: &str, bytes: &[u8]) {
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        target.extend_from_slice(label.as_bytes());
+        target.extend_from_slice(line);
+        if !line.ends_with(b"\n") {
+            target.push(b'\n');
+        }
     }
 }

@@ -15,7 +15,7 @@ use flux_process::signal::SignalFd;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::attach::signal_text;
+use crate::attach::{push_labelled, signal_text};
 use crate::common::args::{flag, list, text, trailing, value, values};
 use crate::common::ctx::Ctx;
 use crate::common::error::{CmdError, CmdResult, fail, usage};
@@ -242,15 +242,16 @@ impl Runner<'_> {
                 continue;
             };
             match self.handle.get::<Response>(&rpc) {
-                Ok(response) => {
-                    if !self.quiet {
-                        let mut line = format!("{}\n", response.pid.unwrap_or(-1));
-                        if self.label {
-                            line.insert_str(0, &format!("{rank}: "));
-                        }
-                        self.out.extend_from_slice(line.as_bytes());
-                    }
+                Ok(response) if !self.quiet => {
+                    let pid = response.pid.unwrap_or(-1).to_string();
+                    let label = if self.label {
+                        format!("{rank}: ")
+                    } else {
+                        String::new()
+                    };
+                    push_labelled(&mut self.out, &label, pid.as_bytes());
                 }
+                Ok(_) => {}
                 Err(flux_client::Error::Rpc(err)) => {
                     self.ctx.warn(format!("Error: rank {rank}: {}", err.message()));
                     code = code.max(start_code(err.errnum));
@@ -438,13 +439,7 @@ impl Runner<'_> {
             target.extend_from_slice(&bytes);
             return Ok(());
         }
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            target.extend_from_slice(format!("{rank}: ").as_bytes());
-            target.extend_from_slice(line);
-            if !line.ends_with(b"\n") {
-                target.push(b'\n');
-            }
-        }
+        push_labelled(target, &format!("{rank}: "), &bytes);
         Ok(())
     }
 

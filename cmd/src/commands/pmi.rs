@@ -216,7 +216,7 @@ fn barrier(ctx: &Ctx, pmi: &mut Pmi, inner: &ArgMatches, loud: bool) -> CmdResul
             };
             writeln!(
                 stdout(),
-                "{}: completed pmi barrier on {} tasks{timing}.",
+                "{}: completed pmi barrier on {} tasks{timing}",
                 pmi.rank(),
                 pmi.size()
             )?;
@@ -267,7 +267,7 @@ fn exchange(pmi: &mut Pmi, inner: &ArgMatches) -> CmdResult {
             describe(client.barrier())?;
         }
         if rank == 0 {
-            writeln!(stdout(), "{rank}: completed pmi exchange on {size} tasks.")?;
+            writeln!(stdout(), "{rank}: completed pmi exchange on {size} tasks")?;
         }
     }
     Ok(0)

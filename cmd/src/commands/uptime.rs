@@ -59,7 +59,7 @@ pub(super) fn run(ctx: &Ctx, _matches: &ArgMatches) -> CmdResult {
         state.state,
         rough(since)
     );
-    if let Some(drained) = resources.as_ref().and_then(|resources| drained(resources)) {
+    if let Some(drained) = resources.as_ref().and_then(drained) {
         line.push_str(&format!(",  {drained} drained"));
     }
     if let Some(offline) = online

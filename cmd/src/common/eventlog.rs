@@ -180,10 +180,10 @@ impl Match {
         let Ok(fields) = event.context_as::<IndexMap<String, serde_json::Value>>() else {
             return false;
         };
-        fields.get(&self.key).is_some_and(|value| match value {
-            serde_json::Value::String(text) => *text == self.value || value.to_string() == self.value,
-            other => other.to_string() == self.value,
-        })
+        let as_json: Option<serde_json::Value> = serde_json::from_str(&self.value).ok();
+        fields
+            .get(&self.key)
+            .is_some_and(|value| Some(value) == as_json.as_ref() || value.as_str() == Some(&self.value))
     }
 }
 

@@ -47,15 +47,6 @@ impl SchedStatus {
         }
     }
 
-    /// Asks and waits.
-    ///
-    /// # Errors
-    /// Those of the RPC.
-    pub(crate) fn fetch(handle: &mut Handle) -> Result<Self, CmdError> {
-        let rpc = SchedStatus::start(handle)?;
-        SchedStatus::finish(handle, &rpc)
-    }
-
     /// Returns what can be allocated.
     pub(crate) fn free(&self) -> ResourceSet {
         self.all.difference(&self.allocated).difference(&self.down)

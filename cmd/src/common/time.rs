@@ -99,7 +99,7 @@ fn expand(out: &mut String, conversion: char, time: &LocalTime, timestamp: f64) 
         'j' => write!(out, "{:03}", time.yearday + 1),
         'm' => write!(out, "{:02}", time.month),
         'M' => write!(out, "{:02}", time.minute),
-        'n' => write!(out, "\n"),
+        'n' => writeln!(out),
         'p' => write!(out, "{}", if time.hour < 12 { "AM" } else { "PM" }),
         'R' => return expand_all(out, "H:M", time, timestamp),
         's' => write!(out, "{}", whole_secs(timestamp)),
@@ -275,9 +275,7 @@ mod tests {
             expand(&mut out, c, &time, 0.0);
             out.push(' ');
         }
-        let want = concat!(
-            "Sat Saturday May May 02 05/02/26  2 2026-05-02 00 12 122 05 07 AM 00:07 09 00:07:09 26 2026 -0130 % %Q "
-        );
+        let want = "Sat Saturday May May 02 05/02/26  2 2026-05-02 00 12 122 05 07 AM 00:07 09 00:07:09 26 2026 -0130 % %Q ";
         assert_eq!(out, want);
         assert_eq!(strftime(0.25, "%f"), "250000");
     }

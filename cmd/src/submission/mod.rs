@@ -11,4 +11,4 @@ mod tests;
 
 pub(crate) use build::{Process, Request, build, parse_urgency};
 pub(crate) use options::{add_common, add_dry_run, add_shape};
-pub(crate) use submit::{After, Job, sign, submit_all, submit_one};
+pub(crate) use submit::{After, Job, submit_all, submit_one};

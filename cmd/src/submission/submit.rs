@@ -57,12 +57,12 @@ pub(crate) struct After {
 ///
 /// # Errors
 /// Those of the mechanism.
-pub(crate) fn sign(jobspec: &str) -> Result<String, CmdError> {
+fn sign(jobspec: &str) -> Result<String, CmdError> {
     flux_sign::wrap_as(jobspec.as_bytes(), Mechanism::None, user::own()).or_else(|err| fail(err.to_string()))
 }
 
 /// Puts a refusal of job-ingest into the original's words.
-pub(crate) fn refusal(errnum: u32, text: Option<&str>) -> String {
+fn refusal(errnum: u32, text: Option<&str>) -> String {
     let text = text
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| strerror(errnum));

@@ -23,14 +23,18 @@ impl Frobnicator for Constraints {
             return Ok(Constraints { queues });
         };
         let tables: Value = serde_json::from_str(&text).unwrap_or_default();
-        let tables = tables.as_object().ok_or_else(|| Refusal::invalid("queues must be a table"))?;
+        let tables = tables
+            .as_object()
+            .ok_or_else(|| Refusal::invalid("queues must be a table"))?;
         for (name, queue) in tables {
             let table = match queue.get("parent") {
                 None => queue,
                 Some(parent) => {
                     let parent = parent.as_str().unwrap_or("");
                     tables.get(parent).ok_or_else(|| {
-                        Refusal::invalid(format!("queue '{name}': parent queue '{parent}' is not configured"))
+                        Refusal::invalid(format!(
+                            "queue '{name}': parent queue '{parent}' is not configured"
+                        ))
                     })?
                 }
             };
@@ -86,7 +90,10 @@ fn combine(given: &str, required: &[String]) -> Result<Option<String>, Refusal> 
     let bad = |what: &str| Refusal::invalid(format!("attributes.system.constraints{what}"));
     let mut constraint = Object::parse(given).ok_or_else(|| bad(" must be an object"))?;
     let Some(properties) = constraint.get("properties") else {
-        return Ok(Some(format!(r#"{{"and":[{given},{{"properties":{}}}]}}"#, list(required))));
+        return Ok(Some(format!(
+            r#"{{"and":[{given},{{"properties":{}}}]}}"#,
+            list(required)
+        )));
     };
     let mut properties: Vec<String> =
         serde_json::from_str(properties).map_err(|_| bad(".properties must be an array of strings"))?;
@@ -109,7 +116,11 @@ fn requires(name: &str, table: &Value) -> Result<Option<Vec<String>>, Refusal> {
     };
     let bad = || Refusal::invalid(format!("queues.{name}.requires must be an array of strings"));
     let names = requires.as_array().ok_or_else(bad)?;
-    names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(bad)).collect::<Result<_, _>>().map(Some)
+    names
+        .iter()
+        .map(|name| name.as_str().map(str::to_owned).ok_or_else(bad))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn list(names: &[String]) -> String {
@@ -126,7 +137,9 @@ mod tests {
         let host = FakeHost::new(config);
         let mut policy = Constraints::configure(&host).map_err(|refusal| refusal.text)?;
         let jobspec = format!(r#"{{"attributes":{{"system":{system}}}}}"#);
-        let result = policy.frobnicate(&host, &FakeJob::new(jobspec)).map_err(|refusal| refusal.text)?;
+        let result = policy
+            .frobnicate(&host, &FakeJob::new(jobspec))
+            .map_err(|refusal| refusal.text)?;
         Ok(result.map(|text| {
             let text = text.strip_prefix(r#"{"attributes":{"system":"#).expect(&text);
             text.strip_suffix("}}").unwrap().to_owned()
@@ -140,8 +153,14 @@ mod tests {
     #[test]
     fn adds_what_the_queue_requires() {
         for (given, expected) in [
-            (r#"{"queue":"batch"}"#, r#"{"queue":"batch","constraints":{"properties":["b"]}}"#),
-            (r#"{"queue":"small"}"#, r#"{"queue":"small","constraints":{"properties":["b"]}}"#),
+            (
+                r#"{"queue":"batch"}"#,
+                r#"{"queue":"batch","constraints":{"properties":["b"]}}"#,
+            ),
+            (
+                r#"{"queue":"small"}"#,
+                r#"{"queue":"small","constraints":{"properties":["b"]}}"#,
+            ),
             (
                 r#"{"queue":"batch","constraints":{"properties":["a"]},"x":1.0}"#,
                 r#"{"queue":"batch","constraints":{"properties":["a","b"]},"x":1.0}"#,
@@ -159,13 +178,22 @@ mod tests {
     fn leaves_others_alone() {
         assert_eq!(frob(queues(), r#"{"queue":"all"}"#), Ok(None));
         assert_eq!(frob(queues(), "{}"), Ok(None));
-        assert_eq!(frob(queues(), r#"{"queue":"batch","constraints":{"properties":["b"]}}"#), Ok(None));
+        assert_eq!(
+            frob(
+                queues(),
+                r#"{"queue":"batch","constraints":{"properties":["b"]}}"#
+            ),
+            Ok(None)
+        );
         assert_eq!(frob(json!({}), r#"{"queue":"x"}"#), Ok(None));
     }
 
     #[test]
     fn refuses_unknown_queues_and_bad_tables() {
-        assert_eq!(frob(queues(), r#"{"queue":"x"}"#), Err("Invalid queue 'x' specified".into()));
+        assert_eq!(
+            frob(queues(), r#"{"queue":"x"}"#),
+            Err("Invalid queue 'x' specified".into())
+        );
         assert!(frob(json!({"queues": {"a": {"requires": "b"}}}), "{}").is_err());
         assert!(frob(json!({"queues": {"a": {"parent": "b"}}}), "{}").is_err());
     }

@@ -25,8 +25,15 @@ type Layer = Vec<(String, String)>;
 
 impl Frobnicator for Defaults {
     fn configure(host: &dyn Host) -> Result<Self, Refusal> {
-        let read = |path: &str| host.config(path).and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        let general = layer(&mut Vec::new(), read("policy.jobspec.defaults.system").as_ref(), "policy")?;
+        let read = |path: &str| {
+            host.config(path)
+                .and_then(|text| serde_json::from_str::<Value>(&text).ok())
+        };
+        let general = layer(
+            &mut Vec::new(),
+            read("policy.jobspec.defaults.system").as_ref(),
+            "policy",
+        )?;
         let tables = match read("queues") {
             None => Map::new(),
             Some(Value::Object(tables)) => tables,
@@ -38,7 +45,9 @@ impl Frobnicator for Defaults {
             if let Some(parent) = queue.get("parent") {
                 let parent = parent.as_str().unwrap_or("");
                 let table = tables.get(parent).ok_or_else(|| {
-                    Refusal::invalid(format!("queue '{name}': parent queue '{parent}' is not configured"))
+                    Refusal::invalid(format!(
+                        "queue '{name}': parent queue '{parent}' is not configured"
+                    ))
                 })?;
                 effective = layer(&mut effective, system_defaults(table), parent)?;
             }
@@ -47,7 +56,9 @@ impl Frobnicator for Defaults {
         }
         if let Some(name) = value(&general, "queue").and_then(json::string) {
             if !queues.contains_key(&name) {
-                return Err(Refusal::invalid(format!("default queue '{name}' must be in [queues]")));
+                return Err(Refusal::invalid(format!(
+                    "default queue '{name}' must be in [queues]"
+                )));
             }
         }
         Ok(Defaults { general, queues })
@@ -74,11 +85,8 @@ impl Defaults {
         let defaults = match queue {
             None if self.queues.is_empty() => &self.general,
             None => return Err(Refusal::invalid("no queue specified")),
-            Some(queue) if self.queues.is_empty() => {
-                // without queues any name passes here; the broker refuses it later
-                let _ = queue;
-                &self.general
-            }
+            // without queues any name passes here; the job manager refuses it later
+            Some(_) if self.queues.is_empty() => &self.general,
             Some(queue) => {
                 let name = json::string(queue).ok_or_else(|| Refusal::invalid("queue must be a string"))?;
                 let known = self.queues.get(&name);
@@ -133,7 +141,10 @@ fn layer(below: &mut Layer, table: Option<&Value>, owner: &str) -> Result<Layer,
 }
 
 fn value<'a>(layer: &'a Layer, name: &str) -> Option<&'a str> {
-    layer.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    layer
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.as_str())
 }
 
 /// Returns the seconds of a number or of a duration as RFC 23 writes it.
@@ -166,12 +177,18 @@ mod tests {
     fn frob(config: Value, system: &str) -> Result<Option<String>, String> {
         let host = FakeHost::new(config);
         let mut policy = Defaults::configure(&host).map_err(|refusal| refusal.text)?;
-        let jobspec = format!(r#"{{"version": 1,"attributes":{{"system":{system},"user":{{"n": 1.50}}}},"tasks":[]}}"#);
-        let result = policy.frobnicate(&host, &FakeJob::new(jobspec)).map_err(|refusal| refusal.text)?;
+        let jobspec =
+            format!(r#"{{"version": 1,"attributes":{{"system":{system},"user":{{"n": 1.50}}}},"tasks":[]}}"#);
+        let result = policy
+            .frobnicate(&host, &FakeJob::new(jobspec))
+            .map_err(|refusal| refusal.text)?;
         Ok(result.map(|text| {
             let head = r#"{"version":1,"attributes":{"system":"#;
             let tail = r#","user":{"n": 1.50}},"tasks":[]}"#;
-            text.strip_prefix(head).and_then(|text| text.strip_suffix(tail)).expect(&text).to_owned()
+            text.strip_prefix(head)
+                .and_then(|text| text.strip_suffix(tail))
+                .expect(&text)
+                .to_owned()
         }))
     }
 
@@ -189,12 +206,30 @@ mod tests {
     #[test]
     fn layers_in_order() {
         let given = |system: &str| frob(queues(), system).unwrap().unwrap();
-        assert_eq!(given(r#"{"duration": 0}"#), r#"{"duration":28800.0,"queue":"batch","bank":"x"}"#);
-        assert_eq!(given(r#"{"duration":0.0,"queue":"debug"}"#), r#"{"duration":3600.0,"queue":"debug","bank":"x"}"#);
-        assert_eq!(given(r#"{"queue":"small"}"#), r#"{"queue":"small","duration":28800.0,"bank":"y"}"#);
-        assert_eq!(given(r#"{"duration":5,"queue":"debug"}"#), r#"{"duration":5,"queue":"debug","bank":"x"}"#);
-        assert_eq!(frob(queues(), r#"{"duration":5,"queue":"debug","bank":"z"}"#), Ok(None));
-        assert_eq!(frob(queues(), r#"{"queue":"nope"}"#), Err("Invalid queue 'nope' specified".into()));
+        assert_eq!(
+            given(r#"{"duration": 0}"#),
+            r#"{"duration":28800.0,"queue":"batch","bank":"x"}"#
+        );
+        assert_eq!(
+            given(r#"{"duration":0.0,"queue":"debug"}"#),
+            r#"{"duration":3600.0,"queue":"debug","bank":"x"}"#
+        );
+        assert_eq!(
+            given(r#"{"queue":"small"}"#),
+            r#"{"queue":"small","duration":28800.0,"bank":"y"}"#
+        );
+        assert_eq!(
+            given(r#"{"duration":5,"queue":"debug"}"#),
+            r#"{"duration":5,"queue":"debug","bank":"x"}"#
+        );
+        assert_eq!(
+            frob(queues(), r#"{"duration":5,"queue":"debug","bank":"z"}"#),
+            Ok(None)
+        );
+        assert_eq!(
+            frob(queues(), r#"{"queue":"nope"}"#),
+            Err("Invalid queue 'nope' specified".into())
+        );
     }
 
     #[test]
@@ -208,10 +243,17 @@ mod tests {
         let no_default = json!({"queues": {"batch": {}}});
         assert_eq!(frob(no_default, "{}"), Err("no queue specified".into()));
         let system = |system: Value| json!({"policy": {"jobspec": {"defaults": {"system": system}}}});
-        assert_eq!(frob(system(json!({"queue": "q"})), "{}"), Err("default queue 'q' must be in [queues]".into()));
+        assert_eq!(
+            frob(system(json!({"queue": "q"})), "{}"),
+            Err("default queue 'q' must be in [queues]".into())
+        );
         assert!(frob(system(json!({"duration": "-1"})), "{}").is_err());
         assert!(frob(system(json!({"duration": "1y"})), "{}").is_err());
         assert!(frob(json!({"queues": []}), "{}").is_err());
-        assert!(frob(json!({"queues": {"a": {"parent": "b"}}}), "{}").unwrap_err().contains("parent queue 'b'"));
+        assert!(
+            frob(json!({"queues": {"a": {"parent": "b"}}}), "{}")
+                .unwrap_err()
+                .contains("parent queue 'b'")
+        );
     }
 }

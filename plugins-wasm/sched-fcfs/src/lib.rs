@@ -89,12 +89,27 @@ mod tests {
     use super::*;
     use flux_policy_sdk::fake::{FakeHost, FakePool};
 
-    const BOTH: Changes = Changes { queue: true, resources: true };
-    const QUEUE: Changes = Changes { queue: true, resources: false };
+    const BOTH: Changes = Changes {
+        queue: true,
+        resources: true,
+    };
+    const QUEUE: Changes = Changes {
+        queue: true,
+        resources: false,
+    };
 
     fn submit(policy: &mut Fcfs, pool: &FakePool, jobs: &[(u64, u64, u64)]) {
-        let pending = jobs.iter().map(|&(id, priority, _)| Pending { id, priority, ..Pending::default() }).collect();
-        pool.needs.borrow_mut().extend(jobs.iter().map(|&(id, _, cores)| (id, cores)));
+        let pending = jobs
+            .iter()
+            .map(|&(id, priority, _)| Pending {
+                id,
+                priority,
+                ..Pending::default()
+            })
+            .collect();
+        pool.needs
+            .borrow_mut()
+            .extend(jobs.iter().map(|&(id, _, cores)| (id, cores)));
         policy.submitted(pending, false);
     }
 
@@ -106,7 +121,11 @@ mod tests {
     fn head_blocks_the_rest() {
         let (mut policy, pool) = (Fcfs::default(), FakePool::default());
         *pool.free.borrow_mut() = 4;
-        submit(&mut policy, &pool, &[(3, 16, 1), (1, 16, 2), (2, 16, 4), (9, 20, 1)]);
+        submit(
+            &mut policy,
+            &pool,
+            &[(3, 16, 1), (1, 16, 2), (2, 16, 4), (9, 20, 1)],
+        );
         assert!(!schedule(&mut policy, &pool, BOTH));
         assert_eq!(*pool.started.borrow(), [9, 1]);
         // nothing changed: the pool is not even asked

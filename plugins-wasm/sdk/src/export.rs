@@ -4,6 +4,7 @@
 #[macro_export]
 macro_rules! export_validator {
     ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::bindings::validator as world;
             thread_local! {
@@ -36,6 +37,7 @@ macro_rules! export_validator {
 #[macro_export]
 macro_rules! export_frobnicator {
     ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::bindings::frobnicator as world;
             thread_local! {
@@ -70,6 +72,7 @@ macro_rules! export_frobnicator {
 #[macro_export]
 macro_rules! export_scheduler {
     ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::bindings::scheduler as world;
             use world::exports::flux::policy::scheduling;

@@ -7,7 +7,9 @@ const PROPERTY_INVALID: &str = "&'\"`|()";
 
 /// Checks a constraint at `place`.
 pub(crate) fn check(constraint: &Value, place: &str) -> Result<(), String> {
-    let operators = constraint.as_object().ok_or_else(|| format!("{place}: constraints must be a mapping"))?;
+    let operators = constraint
+        .as_object()
+        .ok_or_else(|| format!("{place}: constraints must be a mapping"))?;
     for (operator, values) in operators {
         let values = values
             .as_array()
@@ -21,13 +23,25 @@ pub(crate) fn check(constraint: &Value, place: &str) -> Result<(), String> {
             }
             "properties" => each(values, &place, |name| {
                 let bad = name.contains(|c| PROPERTY_INVALID.contains(c));
-                if bad { Err(format!("invalid character in property '{name}'")) } else { Ok(()) }
+                if bad {
+                    Err(format!("invalid character in property '{name}'"))
+                } else {
+                    Ok(())
+                }
             })?,
             "hostlist" => each(values, &place, |hosts| {
-                if is_hostlist(hosts) { Ok(()) } else { Err(format!("invalid hostlist '{hosts}'")) }
+                if is_hostlist(hosts) {
+                    Ok(())
+                } else {
+                    Err(format!("invalid hostlist '{hosts}'"))
+                }
             })?,
             "ranks" => each(values, &place, |ranks| {
-                if is_idset(ranks) { Ok(()) } else { Err(format!("invalid idset '{ranks}'")) }
+                if is_idset(ranks) {
+                    Ok(())
+                } else {
+                    Err(format!("invalid idset '{ranks}'"))
+                }
             })?,
             _ => return Err(format!("{place}: unknown constraint operator '{operator}'")),
         }
@@ -37,7 +51,9 @@ pub(crate) fn check(constraint: &Value, place: &str) -> Result<(), String> {
 
 fn each(values: &[Value], place: &str, check: impl Fn(&str) -> Result<(), String>) -> Result<(), String> {
     for (index, value) in values.iter().enumerate() {
-        let text = value.as_str().ok_or_else(|| format!("{place}[{index}]: must be a string"))?;
+        let text = value
+            .as_str()
+            .ok_or_else(|| format!("{place}[{index}]: must be a string"))?;
         check(text).map_err(|text| format!("{place}[{index}]: {text}"))?;
     }
     Ok(())
@@ -45,7 +61,10 @@ fn each(values: &[Value], place: &str, check: impl Fn(&str) -> Result<(), String
 
 /// Returns true for an idset (RFC 22), with or without brackets.
 pub(crate) fn is_idset(text: &str) -> bool {
-    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
     let is_id = |id: &str| id.parse::<u32>().is_ok() && (id.len() == 1 || !id.starts_with(['0', '+']));
     inner.is_empty()
         || inner.split(',').all(|part| match part.split_once('-') {

@@ -39,10 +39,14 @@ impl Validator for JobspecValidator {
                 ("any", _) => None,
                 (_, Ok(1)) => Some(1),
                 (_, Ok(low)) if low < 1 => {
-                    return Err(Refusal::invalid(format!("Required jobspec version too low: {value} is < 1")));
+                    return Err(Refusal::invalid(format!(
+                        "Required jobspec version too low: {value} is < 1"
+                    )));
                 }
                 (_, Ok(_)) => {
-                    return Err(Refusal::invalid(format!("Required jobspec version too high: {value} is > 1")));
+                    return Err(Refusal::invalid(format!(
+                        "Required jobspec version too high: {value} is > 1"
+                    )));
                 }
                 (_, Err(_)) => return Err(Refusal::invalid("Invalid argument to --require-version")),
             };
@@ -65,11 +69,13 @@ impl JobspecValidator {
         if let Some((extra, _)) = jobspec.iter().find(|(key, _)| !KEYS.contains(key)) {
             return Err(format!("Extraneous key ({extra})"));
         }
-        let read = |key: &str| serde_json::from_str::<Value>(jobspec.get(key).unwrap_or("null")).unwrap_or_default();
+        let read =
+            |key: &str| serde_json::from_str::<Value>(jobspec.get(key).unwrap_or("null")).unwrap_or_default();
         let (resources, tasks) = (read("resources"), read("tasks"));
         let resources = resources.as_array().ok_or("resources must be a sequence")?;
         let tasks = tasks.as_array().ok_or("tasks must be a sequence")?;
-        let attributes = Object::parse(jobspec.get("attributes").unwrap_or("")).ok_or("attributes must be a mapping")?;
+        let attributes =
+            Object::parse(jobspec.get("attributes").unwrap_or("")).ok_or("attributes must be a mapping")?;
         let version = read("version").as_i64().ok_or("version must be an integer")?;
         if version < 1 {
             return Err("version must be >= 1".to_owned());

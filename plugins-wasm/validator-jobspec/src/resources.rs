@@ -18,9 +18,13 @@ pub(crate) fn check(resources: &[Value], place: &str, v1: bool) -> Result<(), St
 
 fn check_one(resource: &Value, v1: bool) -> Result<(), String> {
     let resource = resource.as_object().ok_or("resource must be a mapping")?;
-    let kind = resource.get("type").ok_or("type is a required key for resources")?;
+    let kind = resource
+        .get("type")
+        .ok_or("type is a required key for resources")?;
     let kind = kind.as_str().ok_or("type must be a string")?;
-    let count = resource.get("count").ok_or("count is a required key for resources")?;
+    let count = resource
+        .get("count")
+        .ok_or("count is a required key for resources")?;
     check_count(kind, count, v1)?;
     for key in ["id", "unit", "label"] {
         if resource.get(key).is_some_and(|value| !value.is_string()) {
@@ -57,7 +61,9 @@ fn check_count(kind: &str, count: &Value, v1: bool) -> Result<(), String> {
         _ => return Err("count must be an int or mapping".to_owned()),
     };
     if v1 {
-        return Err(format!("resource count must be an integer for type '{kind}' (got '{type_name}')"));
+        return Err(format!(
+            "resource count must be an integer for type '{kind}' (got '{type_name}')"
+        ));
     }
     Ok(())
 }
@@ -73,7 +79,10 @@ fn check_range(range: &Map<String, Value>) -> Result<(), String> {
         },
     };
     let min = integer("min")?.ok_or("min must be in range")?;
-    if let Some(extra) = range.keys().find(|key| !matches!(key.as_str(), "min" | "max" | "operand" | "operator")) {
+    if let Some(extra) = range
+        .keys()
+        .find(|key| !matches!(key.as_str(), "min" | "max" | "operand" | "operator"))
+    {
         return Err(format!("Extraneous key ({extra})"));
     }
     if integer("max")?.is_some_and(|max| max < min) {
@@ -103,7 +112,10 @@ fn check_string(text: &str) -> Result<(), String> {
     if super::constraint::is_idset(text) {
         return Ok(());
     }
-    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
     let mut fields = inner.split(':');
     let range = fields.next().unwrap_or("");
     let number = |digits: &str| digits.parse::<i64>().map_err(|_| bad());

@@ -5,14 +5,25 @@ use serde_json::Value;
 
 /// Checks the attributes; of `system` only what the broker itself acts on.
 pub(crate) fn check(attributes: &Object<'_>, v1: bool) -> Result<(), String> {
-    if let Some((extra, _)) = attributes.iter().find(|(key, _)| !matches!(*key, "system" | "user")) {
+    if let Some((extra, _)) = attributes
+        .iter()
+        .find(|(key, _)| !matches!(*key, "system" | "user"))
+    {
         return Err(format!("attributes: Extraneous key ({extra})"));
     }
     let Some(system) = attributes.get("system") else {
-        return if v1 { Err("attributes.system is a required key".to_owned()) } else { Ok(()) };
+        return if v1 {
+            Err("attributes.system is a required key".to_owned())
+        } else {
+            Ok(())
+        };
     };
     let system = Object::parse(system).ok_or("attributes.system must be a mapping")?;
-    let read = |key: &str| system.get(key).map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
+    let read = |key: &str| {
+        system
+            .get(key)
+            .map(|text| serde_json::from_str::<Value>(text).unwrap_or_default())
+    };
     if let Some(dependencies) = read("dependencies") {
         check_dependencies(&dependencies)?;
     }
@@ -30,7 +41,9 @@ pub(crate) fn check(attributes: &Object<'_>, v1: bool) -> Result<(), String> {
 
 /// Checks the dependencies (RFC 26).
 fn check_dependencies(dependencies: &Value) -> Result<(), String> {
-    let list = dependencies.as_array().ok_or("attributes.system.dependencies must be a list")?;
+    let list = dependencies
+        .as_array()
+        .ok_or("attributes.system.dependencies must be a list")?;
     for (index, dependency) in list.iter().enumerate() {
         let place = format!("attributes.system.dependencies[{index}]");
         for key in ["scheme", "value"] {

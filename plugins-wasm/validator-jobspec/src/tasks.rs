@@ -12,10 +12,16 @@ pub(crate) fn check(tasks: &[Value], v1: bool) -> Result<(), String> {
 
 fn check_one(task: &Value, v1: bool) -> Result<(), String> {
     let task = task.as_object().ok_or("task must be a mapping")?;
-    if let Some(missing) = ["command", "slot", "count"].into_iter().find(|key| !task.contains_key(*key)) {
+    if let Some(missing) = ["command", "slot", "count"]
+        .into_iter()
+        .find(|key| !task.contains_key(*key))
+    {
         return Err(format!("Missing key ({missing})"));
     }
-    let count = task.get("count").and_then(Value::as_object).ok_or("count must be a mapping")?;
+    let count = task
+        .get("count")
+        .and_then(Value::as_object)
+        .ok_or("count must be a mapping")?;
     check_count(count, v1)?;
     if !task.get("slot").is_some_and(Value::is_string) {
         return Err("slot must be a string".to_owned());

@@ -4,7 +4,10 @@ use serde_json::json;
 use super::*;
 
 fn validator(args: Value) -> Result<JobspecValidator, Refusal> {
-    JobspecValidator::configure(&FakeHost { args, ..FakeHost::default() })
+    JobspecValidator::configure(&FakeHost {
+        args,
+        ..FakeHost::default()
+    })
 }
 
 fn check(jobspec: &Value) -> Result<(), String> {
@@ -49,7 +52,10 @@ fn good_ones_pass() {
     let mut jobspec = good();
     jobspec["attributes"]["system"]["constraints"]["or"][1]["and"][1]["ranks"] = json!(["0-3,7"]);
     assert_eq!(check(&jobspec), Ok(()));
-    jobspec["attributes"]["system"].as_object_mut().unwrap().remove("constraints");
+    jobspec["attributes"]["system"]
+        .as_object_mut()
+        .unwrap()
+        .remove("constraints");
     assert_eq!(check(&jobspec), Ok(()));
 }
 
@@ -63,12 +69,36 @@ fn texts_name_what_and_where() {
         ("/version".into(), Some(json!(2)), "version must be 1"),
         ("/version".into(), Some(json!(0)), "version must be >= 1"),
         ("/version".into(), Some(json!("1")), "version must be an integer"),
-        ("/resources".into(), Some(json!({})), "resources must be a sequence"),
-        ("/resources/0/type".into(), None, "resources[0]: type is a required key for resources"),
-        (format!("{slot}/label"), None, "resources[0].with[0]: slots must have labels"),
-        (format!("{slot}/count"), None, "resources[0].with[0]: count is a required key for resources"),
-        (format!("{slot}/count"), Some(json!(0)), "resources[0].with[0]: node, slot, or core count must be > 0"),
-        (format!("{slot}/count"), Some(json!(1.5)), "resources[0].with[0]: count must be an int or mapping"),
+        (
+            "/resources".into(),
+            Some(json!({})),
+            "resources must be a sequence",
+        ),
+        (
+            "/resources/0/type".into(),
+            None,
+            "resources[0]: type is a required key for resources",
+        ),
+        (
+            format!("{slot}/label"),
+            None,
+            "resources[0].with[0]: slots must have labels",
+        ),
+        (
+            format!("{slot}/count"),
+            None,
+            "resources[0].with[0]: count is a required key for resources",
+        ),
+        (
+            format!("{slot}/count"),
+            Some(json!(0)),
+            "resources[0].with[0]: node, slot, or core count must be > 0",
+        ),
+        (
+            format!("{slot}/count"),
+            Some(json!(1.5)),
+            "resources[0].with[0]: count must be an int or mapping",
+        ),
         (
             format!("{slot}/count"),
             Some(json!({"min": 1})),
@@ -79,17 +109,57 @@ fn texts_name_what_and_where() {
             Some(json!("1-4")),
             "resources[0].with[0]: resource count must be an integer for type 'slot' (got 'str')",
         ),
-        (format!("{slot}/with/1/count"), Some(json!(-1)), "resources[0].with[0].with[1]: count must be >= 0"),
-        (format!("{slot}/exclusive"), Some(json!(1)), "resources[0].with[0]: exclusive must be a boolean"),
-        ("/tasks/0/command".into(), Some(json!([])), "tasks[0]: command array cannot have length of zero"),
-        ("/tasks/0/command".into(), Some(json!("x")), "tasks[0]: command must be a list of strings"),
+        (
+            format!("{slot}/with/1/count"),
+            Some(json!(-1)),
+            "resources[0].with[0].with[1]: count must be >= 0",
+        ),
+        (
+            format!("{slot}/exclusive"),
+            Some(json!(1)),
+            "resources[0].with[0]: exclusive must be a boolean",
+        ),
+        (
+            "/tasks/0/command".into(),
+            Some(json!([])),
+            "tasks[0]: command array cannot have length of zero",
+        ),
+        (
+            "/tasks/0/command".into(),
+            Some(json!("x")),
+            "tasks[0]: command must be a list of strings",
+        ),
         ("/tasks/0/slot".into(), None, "tasks[0]: Missing key (slot)"),
-        ("/tasks/0/count".into(), Some(json!({"per_resource": {}})), "tasks[0]: count per_slot or total must be set"),
-        ("/tasks/0/count".into(), Some(json!({"total": 0})), "tasks[0]: count total must be > 0"),
-        ("/attributes/other".into(), Some(json!({})), "attributes: Extraneous key (other)"),
-        ("/attributes/system".into(), None, "attributes.system is a required key"),
-        (format!("{system}/duration"), None, "attributes.system.duration is a required key"),
-        (format!("{system}/duration"), Some(json!("1h")), "attributes.system.duration must be a number"),
+        (
+            "/tasks/0/count".into(),
+            Some(json!({"per_resource": {}})),
+            "tasks[0]: count per_slot or total must be set",
+        ),
+        (
+            "/tasks/0/count".into(),
+            Some(json!({"total": 0})),
+            "tasks[0]: count total must be > 0",
+        ),
+        (
+            "/attributes/other".into(),
+            Some(json!({})),
+            "attributes: Extraneous key (other)",
+        ),
+        (
+            "/attributes/system".into(),
+            None,
+            "attributes.system is a required key",
+        ),
+        (
+            format!("{system}/duration"),
+            None,
+            "attributes.system.duration is a required key",
+        ),
+        (
+            format!("{system}/duration"),
+            Some(json!("1h")),
+            "attributes.system.duration must be a number",
+        ),
         (
             format!("{system}/dependencies"),
             Some(json!([{"scheme": "after"}])),
@@ -115,7 +185,12 @@ fn texts_name_what_and_where() {
     }
     let mut policy = validator(json!([])).unwrap();
     for text in ["", "[]", "{", "null"] {
-        assert!(policy.validate(&FakeHost::default(), &FakeJob::new(text)).is_err(), "{text}");
+        assert!(
+            policy
+                .validate(&FakeHost::default(), &FakeJob::new(text))
+                .is_err(),
+            "{text}"
+        );
     }
 }
 
@@ -123,7 +198,10 @@ fn texts_name_what_and_where() {
 fn any_version_takes_ranges() {
     let mut policy = validator(json!(["--other", "--require-version", "any"])).unwrap();
     let mut jobspec = with("/version", Some(json!(9999)));
-    jobspec["attributes"]["system"].as_object_mut().unwrap().remove("constraints");
+    jobspec["attributes"]["system"]
+        .as_object_mut()
+        .unwrap()
+        .remove("constraints");
     for (count, ok) in [
         (json!("2-8:2:*"), true),
         (json!("2+"), true),

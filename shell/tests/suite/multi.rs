@@ -161,7 +161,7 @@ fn what_another_shell_logs_before_the_barrier_is_kept() {
     assert_eq!(exits, [0, 0, 0]);
     let lines = broker.log_lines();
     for node in 0..3 {
-        let start = format!("1 host node{node}: Could not change dir");
+        let start = format!("3 host node{node}: Could not change dir");
         assert!(lines.iter().any(|line| line.starts_with(&start)), "{lines:?}");
     }
     assert_eq!(broker.event_names("output")[0], "header");

@@ -99,7 +99,7 @@ fn too_much_output_is_cut_off() {
     assert!(broker.data("stdout", "0").len() <= 100);
     assert_eq!(broker.data("stderr", "0"), "end\n");
     assert!(
-        broker.log_lines()[0].starts_with("2 stdout: truncating output at 100"),
+        broker.log_lines()[0].starts_with("4 stdout: truncating output at 100"),
         "{:?}",
         broker.log_lines()
     );
@@ -110,11 +110,11 @@ fn verbose_says_what_the_manual_says() {
     let (broker, _) = command(&["true"]).options(json!({"verbose": 2})).run();
     let lines = broker.log_lines();
     for text in [
-        "4 0: task_count=1 slot_count=1 cores_per_slot=1 slots_per_node=1",
-        "4 0: tasks [0] on cores 0-63",
-        "4 output: batch timeout = 0.500s",
-        "4 task 0 complete status=0",
-        "4 exit 0",
+        "6 0: task_count=1 slot_count=1 cores_per_slot=1 slots_per_node=1",
+        "6 0: tasks [0] on cores 0-63",
+        "6 output: batch timeout = 0.500s",
+        "6 task 0 complete status=0",
+        "6 exit 0",
     ] {
         assert!(lines.iter().any(|line| line == text), "no {text} in {lines:#?}");
     }
@@ -205,7 +205,7 @@ fn limits_reach_the_tasks() {
     let options = json!({"rlimit": {"core": 0, "nofile": 123, "nope": 1}});
     let (broker, _) = sh("ulimit -c; ulimit -n").options(options).run();
     assert_eq!(broker.data("stdout", "0"), "0\n123\n");
-    assert_eq!(broker.log_lines(), ["2 rlimit: invalid option: nope"]);
+    assert_eq!(broker.log_lines(), ["4 rlimit: invalid option: nope"]);
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn a_missing_directory_is_replaced_by_tmp() {
     assert_eq!(
         broker.log_lines(),
         [
-            "1 host node0: Could not change dir to /no/such/dir: No such file or directory. Going to /tmp instead"
+            "3 host node0: Could not change dir to /no/such/dir: No such file or directory. Going to /tmp instead"
         ]
     );
 }

@@ -249,9 +249,8 @@ impl ContentSqlite {
                 self.submit(cx, Some(false), job, move |cx, result| {
                     let body = result.map(|(current, high_water, candidates)| {
                         let mut body = json!({"current_epoch": current, "high_water": high_water});
-                        if let Some(candidates) = candidates {
-                            body["candidates"] = Value::from(candidates);
-                        }
+                        let map = body.as_object_mut();
+                        map.zip(candidates).map(|(map, count)| map.insert("candidates".into(), Value::from(count)));
                         body
                     });
                     cx.answer(&req, body.map_err(RpcError::from));

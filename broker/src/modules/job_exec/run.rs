@@ -96,24 +96,56 @@ impl JobExec {
         kvs::namespace_create(cx, &namespace, job.userid, create);
         let mut link = Txn::new();
         link.symlink(&id.kvs_key("guest"), Some(&namespace), ".");
+        job.has_namespace = true;
+        job.event("init");
+        job.event("starting");
+        let body = self.start_body(job.multiuser, request);
+        self.jobs.insert(id, job);
+        self.flush_log(cx, id);
+        let body = match body {
+            Ok(body) => body,
+            Err(err) => {
+                self.abandon(cx, id, &format!("failed to encode the shell's input: {err}"));
+                return;
+            }
+        };
+        let durable = cx.attrs.get("statedir").is_some();
+        if durable {
+            // what was committed before is durable with it: a crash after this point finds the allocation, and
+            // the job is never started a second time
+            kvs::commit_durable(cx, "primary", link, move |me: &mut JobExec, cx, result| match result {
+                Ok(_) => me.spawn_shells(cx, id, &body),
+                Err(err) => me.abandon(cx, id, &format!("failed to record the start: {err}")),
+            });
+            return;
+        }
         kvs::commit(cx, "primary", link, move |me: &mut JobExec, cx, result| {
             if let Err(err) = result {
                 me.fatal(cx, id, &format!("failed to link guest namespace: {err}"));
             }
         });
-        job.has_namespace = true;
-        job.event("init");
-        job.event("starting");
+        self.spawn_shells(cx, id, &body);
+    }
+
+    /// Ends a job whose shells have not been started.
+    fn abandon(&mut self, cx: &mut Cx<'_>, id: JobId, note: &str) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.active.clear();
+            job.status = NOT_FOUND;
+        }
+        self.fatal(cx, id, note);
+    }
+
+    fn spawn_shells(&mut self, cx: &mut Cx<'_>, id: JobId, body: &bytes::Bytes) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.exception {
+            // cancelled while the start was being recorded
+            job.active.clear();
+            job.status = WaitStatus::signaled(15, false).0;
+            self.check_complete(cx, id);
+            return;
+        }
         let ranks = job.ranks.clone();
-        self.jobs.insert(id, job);
-        self.flush_log(cx, id);
-        let body = match self.start_body(request) {
-            Ok(body) => body,
-            Err(err) => {
-                self.fatal(cx, id, &format!("failed to encode the shell's input: {err}"));
-                return;
-            }
-        };
         self.arm_expiration(cx, id);
         for rank in &ranks {
             if rank == cx.rank() {
@@ -126,13 +158,11 @@ impl JobExec {
         }
     }
 
-    fn start_body(&self, request: &StartRequest) -> Result<bytes::Bytes, serde_json::Error> {
+    fn start_body(&self, multiuser: bool, request: &StartRequest) -> Result<bytes::Bytes, serde_json::Error> {
         let shell = self.config.job_shell.clone();
         let id = request.id.0.to_string();
         let argv = match &self.config.imp {
-            Some(imp) if request.userid != nix::unistd::getuid().as_raw() => {
-                vec![imp.clone(), "exec".to_owned(), shell, id]
-            }
+            Some(imp) if multiuser => vec![imp.clone(), "exec".to_owned(), shell, id],
             _ => vec![shell, id],
         };
         let document = Document { jobspec: &request.jobspec, r: &request.r, j: request.j.as_deref() };
@@ -213,23 +243,31 @@ impl JobExec {
         let Some(job) = self.jobs.get(&id) else { return };
         let shell_rank = job.shell_rank(rank);
         let text = format!("shell rank {shell_rank} (on {}): {}", job.host(rank), signal_text(signal));
-        if shell_rank == 0 || job.is_critical(rank) {
-            self.fatal(cx, id, &text);
-        } else {
-            self.lost_shell(cx, id, rank, &text);
+        self.lost_shell(cx, id, rank, &text, &text);
+    }
+
+    /// A shell is gone while others run: fatal when it was critical, else the job goes on with an exception.
+    /// Either way the leader shell is told, so that it does not wait for the lost one.
+    fn lost_shell(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, fatal: &str, not_fatal: &str) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let critical = job.is_critical(rank) || job.ranks.first() == Some(rank);
+        if !critical {
+            let event = ExecEvent::Exception {
+                severity: CRITICAL_CONDITION,
+                kind: "node-failure".to_owned(),
+                note: not_fatal.to_owned(),
+                userid: None,
+            };
+            manager::exec_event(cx, id, event);
+        }
+        self.tell_leader(cx, id, rank);
+        if critical {
+            self.fatal(cx, id, fatal);
         }
     }
 
-    /// The job goes on without a shell: an exception that is not fatal, and the leader shell is told.
-    fn lost_shell(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, text: &str) {
+    fn tell_leader(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let event = ExecEvent::Exception {
-            severity: CRITICAL_CONDITION,
-            kind: "node-failure".to_owned(),
-            note: text.to_owned(),
-            userid: None,
-        };
-        manager::exec_event(cx, id, event);
         let Some(leader) = job.ranks.first().filter(|leader| job.active.contains(*leader)) else { return };
         let topic = format!("{}-shell-{}.exception", job.userid, id.encode(Encoding::F58Plain));
         let body = json!({
@@ -246,7 +284,7 @@ impl JobExec {
         if !job.shell_ended(rank, None) {
             return;
         }
-        let (host, critical, shell_rank) = (job.host(rank), job.is_critical(rank), job.shell_rank(rank));
+        let (host, shell_rank) = (job.host(rank), job.shell_rank(rank));
         job.status = job.status.max(match err.errnum {
             errno::EPERM | errno::EACCES => NOT_EXECUTABLE,
             errno::EHOSTUNREACH => UNREACHABLE,
@@ -254,10 +292,11 @@ impl JobExec {
         });
         self.break_barrier(cx, id);
         match err.errnum {
-            errno::EHOSTUNREACH if !critical => {
-                self.lost_shell(cx, id, rank, &format!("node failure on {host} (shell rank {shell_rank})"));
+            errno::EHOSTUNREACH => {
+                let fatal = format!("node failure on {host} (rank {rank})");
+                let not_fatal = format!("node failure on {host} (shell rank {shell_rank})");
+                self.lost_shell(cx, id, rank, &fatal, &not_fatal);
             }
-            errno::EHOSTUNREACH => self.fatal(cx, id, &format!("node failure on {host} (rank {rank})")),
             errno::ENOSYS => {
                 self.fatal(cx, id, &format!("rexec service is not loaded on {host} (rank {rank})"));
             }

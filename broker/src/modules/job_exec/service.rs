@@ -50,7 +50,10 @@ impl Service for JobExec {
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {
         let config = &self.config;
-        let jobs: Map<String, Value> = self.jobs.values().map(|job| (job.id.to_string(), job_stats(job))).collect();
+        let jobs: Map<String, Value> = {
+            let timeout = config.kill_timeout.as_secs_f64();
+            self.jobs.values().map(|job| (job.id.to_string(), job_stats(job, timeout))).collect()
+        };
         let max_kill = config.effective_max_kill_timeout().as_secs_f64();
         let seconds = |limit: Option<std::time::Duration>| limit.map_or(-1.0, |limit| limit.as_secs_f64());
         Some(json!({
@@ -68,7 +71,7 @@ impl Service for JobExec {
                 "exec_service": "rexec",
                 "default_barrier_timeout": seconds(config.barrier_timeout),
                 "shell_exit_timeout": seconds(config.shell_exit_timeout),
-                "sdexec_stop_timer_sec": max_kill.ceil(),
+                "sdexec_stop_timer_sec": config.effective_max_kill_timeout().as_secs(),
                 "sdexec_stop_timer_signal": 10,
                 "sdexec_constrain_resources": 0,
             },
@@ -87,7 +90,7 @@ impl Service for JobExec {
 }
 
 /// Returns what `job-exec.stats-get` shows of a job.
-fn job_stats(job: &Job) -> Value {
+fn job_stats(job: &Job, kill_timeout: f64) -> Value {
     json!({
         "implementation": if job.mock.is_some() { "testexec" } else { "bulk-exec" },
         "ns": job.id.guest_namespace(),
@@ -99,7 +102,7 @@ fn job_stats(job: &Job) -> Value {
         "running": i32::from(job.start_told && !job.ending),
         "finalizing": i32::from(job.ending),
         "expiration": job.expiration,
-        "kill_timeout": 5.0,
+        "kill_timeout": kill_timeout,
         "kill_count": job.killing.tasks,
         "kill_shell_count": job.killing.shells,
         "total_shells": job.size(),

@@ -37,8 +37,12 @@ pub(super) fn check(req: &Message, owner: u32, allow_root: bool) -> Result<Check
     let body: SubmitRequest = req
         .payload_json()
         .map_err(|_| RpcError::new(errno::EPROTO, "error decoding job request: Protocol error"))?;
-    let bits = u32::try_from(body.flags).ok().filter(|bits| bits & !flags::ALL == 0);
-    let Some(bits) = bits else { return Err(RpcError::new(errno::EPROTO, "invalid job flags")) };
+    let bits = u32::try_from(body.flags)
+        .ok()
+        .filter(|bits| bits & !flags::ALL == 0);
+    let Some(bits) = bits else {
+        return Err(RpcError::new(errno::EPROTO, "invalid job flags"));
+    };
     if !is_owner && bits & flags::NOVALIDATE != 0 {
         return Err(RpcError::new(
             errno::EPERM,
@@ -46,18 +50,29 @@ pub(super) fn check(req: &Message, owner: u32, allow_root: bool) -> Result<Check
         ));
     }
     let inval = |text: String| RpcError::new(errno::EINVAL, text);
-    let urgency = u8::try_from(body.urgency).ok().filter(|urgency| i64::from(*urgency) <= URGENCY_MAX);
-    let Some(urgency) = urgency else { return Err(inval(format!("urgency range is [0:{URGENCY_MAX}]"))) };
+    let urgency = u8::try_from(body.urgency)
+        .ok()
+        .filter(|urgency| i64::from(*urgency) <= URGENCY_MAX);
+    let Some(urgency) = urgency else {
+        return Err(inval(format!("urgency range is [0:{URGENCY_MAX}]")));
+    };
     if !is_owner && body.urgency > URGENCY_GUEST_MAX {
-        return Err(inval(format!("only the instance owner can submit with urgency >{URGENCY_GUEST_MAX}")));
+        return Err(inval(format!(
+            "only the instance owner can submit with urgency >{URGENCY_GUEST_MAX}"
+        )));
     }
     if !is_owner && bits & flags::WAITABLE != 0 {
-        return Err(inval("only the instance owner can submit with FLUX_JOB_WAITABLE".to_owned()));
+        return Err(inval(
+            "only the instance owner can submit with FLUX_JOB_WAITABLE".to_owned(),
+        ));
     }
     let token = flux_sign::unwrap_noverify(&body.j).map_err(|err| inval(err.to_string()))?;
     let perm = |text: String| RpcError::new(errno::EPERM, text);
     if token.userid != req.userid {
-        return Err(perm(format!("signer={} != requestor={}", token.userid, req.userid)));
+        return Err(perm(format!(
+            "signer={} != requestor={}",
+            token.userid, req.userid
+        )));
     }
     match token.mechanism {
         Mechanism::None if !is_owner => {
@@ -66,7 +81,10 @@ pub(super) fn check(req: &Message, owner: u32, allow_root: bool) -> Result<Check
         Mechanism::None => {}
         // whoever starts the job could not verify it
         other => {
-            return Err(inval(format!("sign-type={} is not supported by this version", other.name())));
+            return Err(inval(format!(
+                "sign-type={} is not supported by this version",
+                other.name()
+            )));
         }
     }
     let text = String::from_utf8(token.payload)
@@ -96,7 +114,10 @@ mod tests {
     const OWNER: u32 = 1000;
 
     fn submit(userid: u32, owner: bool, urgency: i64, bits: i64, j: &str) -> Result<Checked, (u32, String)> {
-        let mut req = request("job-ingest.submit", &json!({"J": j, "urgency": urgency, "flags": bits}));
+        let mut req = request(
+            "job-ingest.submit",
+            &json!({"J": j, "urgency": urgency, "flags": bits}),
+        );
         req.userid = userid;
         req.rolemask = if owner { role::OWNER } else { role::USER };
         check(&req, OWNER, false).map_err(|err| (err.errnum, err.text))
@@ -112,16 +133,36 @@ mod tests {
         let checked = submit(OWNER, true, 31, 14, &own).unwrap();
         assert_eq!((checked.urgency, checked.flags, &*checked.text), (31, 14, "{}"));
         for (result, errnum, text) in [
-            (submit(OWNER, true, 16, 1, &own), errno::EPROTO, "invalid job flags"),
-            (submit(OWNER, true, 16, -1, &own), errno::EPROTO, "invalid job flags"),
+            (
+                submit(OWNER, true, 16, 1, &own),
+                errno::EPROTO,
+                "invalid job flags",
+            ),
+            (
+                submit(OWNER, true, 16, -1, &own),
+                errno::EPROTO,
+                "invalid job flags",
+            ),
             (
                 submit(5, false, 99, 8, &guests),
                 errno::EPERM,
                 "only the instance owner can submit with FLUX_JOB_NOVALIDATE",
             ),
-            (submit(5, false, 32, 4, &guests), errno::EINVAL, "urgency range is [0:31]"),
-            (submit(5, false, -1, 4, &guests), errno::EINVAL, "urgency range is [0:31]"),
-            (submit(5, false, 17, 4, &guests), errno::EINVAL, "only the instance owner can submit with urgency >16"),
+            (
+                submit(5, false, 32, 4, &guests),
+                errno::EINVAL,
+                "urgency range is [0:31]",
+            ),
+            (
+                submit(5, false, -1, 4, &guests),
+                errno::EINVAL,
+                "urgency range is [0:31]",
+            ),
+            (
+                submit(5, false, 17, 4, &guests),
+                errno::EINVAL,
+                "only the instance owner can submit with urgency >16",
+            ),
             (
                 submit(5, false, 16, 4, "x"),
                 errno::EINVAL,
@@ -132,8 +173,16 @@ mod tests {
                 errno::EINVAL,
                 "sign-unwrap: token is not HEADER.PAYLOAD.SIGNATURE",
             ),
-            (submit(5, false, 16, 0, &own), errno::EPERM, "signer=1000 != requestor=5"),
-            (submit(5, false, 16, 0, &guests), errno::EPERM, "only instance owner can use sign-type=none"),
+            (
+                submit(5, false, 16, 0, &own),
+                errno::EPERM,
+                "signer=1000 != requestor=5",
+            ),
+            (
+                submit(5, false, 16, 0, &guests),
+                errno::EPERM,
+                "only instance owner can use sign-type=none",
+            ),
             (
                 submit(OWNER, true, 16, 0, &signed("{", OWNER)),
                 errno::EINVAL,

@@ -26,15 +26,22 @@ struct Stage {
 }
 
 fn bad(key: &str, what: &str) -> RpcError {
-    RpcError::new(errno::EINVAL, format!("error parsing [ingest] config table: {key} {what}"))
+    RpcError::new(
+        errno::EINVAL,
+        format!("error parsing [ingest] config table: {key} {what}"),
+    )
 }
 
 impl Stage {
     fn read(config: &Value, name: &str) -> Result<Self, RpcError> {
-        let Some(table) = config.pointer(&format!("/ingest/{name}")) else { return Ok(Stage::default()) };
+        let Some(table) = config.pointer(&format!("/ingest/{name}")) else {
+            return Ok(Stage::default());
+        };
         let key = |key: &str| format!("{name}.{key}");
         let strings = |value: &Value, name: &str| -> Result<Vec<String>, RpcError> {
-            let items = value.as_array().ok_or_else(|| bad(&key(name), "must be an array of strings"))?;
+            let items = value
+                .as_array()
+                .ok_or_else(|| bad(&key(name), "must be an array of strings"))?;
             items
                 .iter()
                 .map(|item| item.as_str().map(str::to_owned))
@@ -43,7 +50,9 @@ impl Stage {
         };
         let mut stage = Stage::default();
         if let Some(disable) = table.get("disable") {
-            stage.disable = disable.as_bool().ok_or_else(|| bad(&key("disable"), "must be a boolean"))?;
+            stage.disable = disable
+                .as_bool()
+                .ok_or_else(|| bad(&key("disable"), "must be a boolean"))?;
         }
         if let Some(plugins) = table.get("plugins") {
             stage.plugins = Some(strings(plugins, "plugins")?);
@@ -57,7 +66,10 @@ impl Stage {
     fn specs(&self, world: World, default: &[&str]) -> Vec<PluginSpec> {
         let default = || default.iter().map(|name| (*name).to_owned()).collect();
         let names = self.plugins.clone().unwrap_or_else(default);
-        names.iter().map(|name| policy_link::plugin(world, name, Value::Array(self.args.clone()))).collect()
+        names
+            .iter()
+            .map(|name| policy_link::plugin(world, name, Value::Array(self.args.clone())))
+            .collect()
     }
 }
 
@@ -73,7 +85,13 @@ impl Config {
         for arg in args {
             match arg.split_once('=') {
                 Some(("validator-plugins", names)) => {
-                    validator.plugins = Some(names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect());
+                    validator.plugins = Some(
+                        names
+                            .split(',')
+                            .filter(|n| !n.is_empty())
+                            .map(str::to_owned)
+                            .collect(),
+                    );
                 }
                 Some(("validator-args", list)) => validator.args = list.split(',').map(Value::from).collect(),
                 // submissions of one turn are one batch, and bytes are bounded at the socket
@@ -85,9 +103,15 @@ impl Config {
         }
         // without queues and defaults there is nothing for the default frobnicators to do
         let has_table = |path: &str| {
-            config.pointer(path).and_then(Value::as_object).is_some_and(|table| !table.is_empty())
+            config
+                .pointer(path)
+                .and_then(Value::as_object)
+                .is_some_and(|table| !table.is_empty())
         };
-        let wanted = frobnicator.plugins.as_ref().is_some_and(|plugins| !plugins.is_empty())
+        let wanted = frobnicator
+            .plugins
+            .as_ref()
+            .is_some_and(|plugins| !plugins.is_empty())
             || has_table("/queues")
             || has_table("/policy/jobspec/defaults");
         let frobnicators = if wanted && !frobnicator.disable {
@@ -95,9 +119,16 @@ impl Config {
         } else {
             Vec::new()
         };
-        let validators =
-            if validator.disable { Vec::new() } else { validator.specs(World::Validator, &["jobspec"]) };
-        Ok(Config { frobnicators, validators, allow_root_jobs })
+        let validators = if validator.disable {
+            Vec::new()
+        } else {
+            validator.specs(World::Validator, &["jobspec"])
+        };
+        Ok(Config {
+            frobnicators,
+            validators,
+            allow_root_jobs,
+        })
     }
 
     /// Returns what the policy host loads.
@@ -127,7 +158,10 @@ mod tests {
         assert_eq!(names(&config.validators), ["validator-jobspec"]);
         assert!(config.frobnicators.is_empty());
         let config = Config::read(&json!({"queues": {"batch": {}}}), &[]).unwrap();
-        assert_eq!(names(&config.frobnicators), ["frobnicator-defaults", "frobnicator-constraints"]);
+        assert_eq!(
+            names(&config.frobnicators),
+            ["frobnicator-defaults", "frobnicator-constraints"]
+        );
         let table = json!({"queues": {"a": {}}, "ingest": {
             "frobnicator": {"disable": true}, "validator": {"plugins": ["x"], "args": ["--a"]}}});
         let config = Config::read(&table, &[]).unwrap();
@@ -139,14 +173,27 @@ mod tests {
     #[test]
     fn arguments() {
         let args = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let config = Config::read(&json!({}), &args(&["validator-plugins=a,b", "batch-count=3", "allow-root-jobs"]));
+        let config = Config::read(
+            &json!({}),
+            &args(&["validator-plugins=a,b", "batch-count=3", "allow-root-jobs"]),
+        );
         let config = config.unwrap();
         assert_eq!(names(&config.validators), ["validator-a", "validator-b"]);
         assert!(config.allow_root_jobs);
-        assert!(Config::read(&json!({}), &args(&["disable-validator"])).unwrap().validators.is_empty());
+        assert!(
+            Config::read(&json!({}), &args(&["disable-validator"]))
+                .unwrap()
+                .validators
+                .is_empty()
+        );
         let err = Config::read(&json!({}), &args(&["foo"])).unwrap_err();
         assert_eq!(err.text, "Invalid option: foo");
-        for bad in [json!({"plugins": "x"}), json!({"plugins": [1]}), json!({"disable": "x"}), json!({"args": {}})] {
+        for bad in [
+            json!({"plugins": "x"}),
+            json!({"plugins": [1]}),
+            json!({"disable": "x"}),
+            json!({"args": {}}),
+        ] {
             assert!(Config::read(&json!({"ingest": {"validator": bad}}), &[]).is_err());
         }
     }

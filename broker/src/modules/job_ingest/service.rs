@@ -59,7 +59,11 @@ impl JobIngest {
     pub fn new(args: &[String]) -> Self {
         JobIngest {
             args: args.to_vec(),
-            config: Config { frobnicators: Vec::new(), validators: Vec::new(), allow_root_jobs: false },
+            config: Config {
+                frobnicators: Vec::new(),
+                validators: Vec::new(),
+                allow_root_jobs: false,
+            },
             plugins: Plugins::None,
             pending: HashMap::new(),
             next_token: 0,
@@ -77,7 +81,9 @@ impl JobIngest {
             self.plugins = Plugins::None;
             return;
         }
-        let host = self.config.host(policy_link::policy_dir(cx), policy_link::config_text(cx));
+        let host = self
+            .config
+            .host(policy_link::policy_dir(cx), policy_link::config_text(cx));
         self.plugins = match PolicyLink::open(cx, host, JobIngest::on_answers) {
             Ok(link) => Plugins::Open(link),
             Err(err) => {
@@ -143,7 +149,10 @@ impl JobIngest {
                 jobspec: checked.text.clone(),
             };
             self.next_token += 1;
-            self.commands.push(Command::Ingest { token: self.next_token, job: Box::new(job) });
+            self.commands.push(Command::Ingest {
+                token: self.next_token,
+                job: Box::new(job),
+            });
             self.pending.insert(self.next_token, (req, checked));
         } else {
             self.ready.push((req, checked));
@@ -153,7 +162,9 @@ impl JobIngest {
 
     /// Takes the plugins' answers.
     fn on_answers(&mut self, cx: &mut Cx<'_>) {
-        let Plugins::Open(link) = &mut self.plugins else { return };
+        let Plugins::Open(link) = &mut self.plugins else {
+            return;
+        };
         let answers = match link.receive() {
             Ok(answers) => answers,
             Err(err) => return self.plugins_failed(cx, err),
@@ -161,13 +172,19 @@ impl JobIngest {
         for answer in answers {
             match answer {
                 Answer::Ingest { token, result } => {
-                    let Some((req, checked)) = self.pending.remove(&token) else { continue };
+                    let Some((req, checked)) = self.pending.remove(&token) else {
+                        continue;
+                    };
                     match result {
                         Ok(accepted) => self.accepted(cx, req, checked, accepted),
                         Err(refusal) => {
-                            let frobnicated = self.config.frobnicators.iter().any(|p| p.name == *refusal.plugin);
-                            let counters =
-                                if frobnicated { &mut self.frobnicator } else { &mut self.validator };
+                            let frobnicated =
+                                self.config.frobnicators.iter().any(|p| p.name == *refusal.plugin);
+                            let counters = if frobnicated {
+                                &mut self.frobnicator
+                            } else {
+                                &mut self.validator
+                            };
                             counters.errors += 1;
                             cx.fail(&req, refusal.errnum, &refusal.text);
                         }
@@ -264,17 +281,39 @@ fn millis(time: SystemTime) -> u64 {
 
 /// Splits the environment off: it goes to the shells, not into the KVS or to others' eyes.
 fn submission(id: JobId, t_submit: f64, checked: Checked) -> Submission {
-    let Checked { urgency, flags, userid, j, mut jobspec, .. } = checked;
-    let system = jobspec.pointer_mut("/attributes/system").and_then(Value::as_object_mut);
+    let Checked {
+        urgency,
+        flags,
+        userid,
+        j,
+        mut jobspec,
+        ..
+    } = checked;
+    let system = jobspec
+        .pointer_mut("/attributes/system")
+        .and_then(Value::as_object_mut);
     let environment = system.and_then(|system| system.shift_remove("environment"));
     let jobspec_text = jobspec.to_string().into_bytes();
-    Submission { id, userid, urgency, flags, t_submit, jobspec, environment, jobspec_text, j }
+    Submission {
+        id,
+        userid,
+        urgency,
+        flags,
+        t_submit,
+        jobspec,
+        environment,
+        jobspec_text,
+        j,
+    }
 }
 
 impl Service for JobIngest {
     fn interfaces(&self) -> Vec<Interface> {
         const METHODS: &[Method] = &[Method::user("submit"), Method::owner("getinfo")];
-        vec![Interface { service: "job-ingest", methods: METHODS }]
+        vec![Interface {
+            service: "job-ingest",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -292,10 +331,18 @@ impl Service for JobIngest {
         match req.topic.method() {
             "submit" => self.on_submit(cx, req),
             _ => {
-                let id = self.ids.as_mut().and_then(|ids| ids.generate(millis(SystemTime::now())).ok());
+                let id = self
+                    .ids
+                    .as_mut()
+                    .and_then(|ids| ids.generate(millis(SystemTime::now())).ok());
                 match id {
                     Some(id) => {
-                        cx.respond(&req, &GetinfoResponse { timestamp: FluidGenerator::timestamp_ms(id) });
+                        cx.respond(
+                            &req,
+                            &GetinfoResponse {
+                                timestamp: FluidGenerator::timestamp_ms(id),
+                            },
+                        );
                     }
                     None => cx.fail(&req, errno::EAGAIN, "job ids are not known yet"),
                 }
@@ -316,7 +363,9 @@ impl Service for JobIngest {
 
     fn config_commit(&mut self, cx: &mut Cx<'_>) {
         let config = cx.config.clone();
-        let Ok(new) = Config::read(&config, &self.args) else { return };
+        let Ok(new) = Config::read(&config, &self.args) else {
+            return;
+        };
         let same = new == self.config;
         self.config = new;
         if !same {
@@ -330,7 +379,10 @@ impl Service for JobIngest {
         }
         let text: Arc<str> = policy_link::config_text(cx);
         if let Plugins::Open(link) = &mut self.plugins
-            && let Err(err) = link.send([Command::Configure { token: 0, config: text }])
+            && let Err(err) = link.send([Command::Configure {
+                token: 0,
+                config: text,
+            }])
         {
             self.plugins_failed(cx, err);
         }

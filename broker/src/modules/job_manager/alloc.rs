@@ -61,7 +61,10 @@ impl JobManager {
         if ready {
             for (id, job) in &self.active {
                 if let (true, Some(r)) = (job.marks.has_resources, &job.r) {
-                    self.sched_requests.push(SchedRequest::Adopt { id: *id, r: r.clone() });
+                    self.sched_requests.push(SchedRequest::Adopt {
+                        id: *id,
+                        r: r.clone(),
+                    });
                 }
             }
             self.arm(cx);
@@ -69,8 +72,12 @@ impl JobManager {
         }
         self.sched_requests.clear();
         let with_sched = |alloc: Alloc| matches!(alloc, Alloc::Pending(_) | Alloc::Cancelling);
-        let pending: Vec<JobId> =
-            self.active.iter().filter(|(_, job)| with_sched(job.alloc)).map(|(id, _)| *id).collect();
+        let pending: Vec<JobId> = self
+            .active
+            .iter()
+            .filter(|(_, job)| with_sched(job.alloc))
+            .map(|(id, _)| *id)
+            .collect();
         for id in pending {
             self.set_alloc(id, Alloc::None);
             self.clear_annotations(cx, id, Some("sched"));
@@ -110,14 +117,22 @@ impl JobManager {
         }
         object.shift_remove("scheduling");
         self.set_alloc(id, Alloc::None);
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         job.r = Some(Rc::new(Value::Object(object)));
         if let Ok(changes) = serde_json::from_str::<Map<String, Value>>(annotations) {
             annotate::merge(&mut job.annotations, &changes);
         }
         let snapshot = (!job.annotations.is_empty()).then(|| job.annotations.clone());
         self.batch(cx).put(id, "R", r);
-        self.post_sure(cx, id, &Event::Alloc { annotations: snapshot });
+        self.post_sure(
+            cx,
+            id,
+            &Event::Alloc {
+                annotations: snapshot,
+            },
+        );
     }
 
     fn on_annotate(&mut self, cx: &mut Cx<'_>, id: JobId, annotations: &str) {
@@ -128,7 +143,9 @@ impl JobManager {
             tracing::warn!(jobid = %id, "annotations of the scheduler are no JSON object");
             return;
         };
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         annotate::merge(&mut job.annotations, &changes);
         let annotations = (!job.annotations.is_empty()).then(|| job.annotations.clone());
         self.post_sure(cx, id, &Event::Annotations { annotations });

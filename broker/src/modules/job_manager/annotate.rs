@@ -44,8 +44,14 @@ mod tests {
     #[test]
     fn merges_and_deletes() {
         let mut annotations = map(json!({"sched": {"a": 1, "b": {"c": 2}}, "user": {"x": 1}}));
-        merge(&mut annotations, &map(json!({"sched": {"a": null, "b": {"d": 3}}, "user": {"x": null}, "n": 1})));
-        assert_eq!(Value::Object(annotations.clone()), json!({"sched": {"b": {"c": 2, "d": 3}}, "n": 1}));
+        merge(
+            &mut annotations,
+            &map(json!({"sched": {"a": null, "b": {"d": 3}}, "user": {"x": null}, "n": 1})),
+        );
+        assert_eq!(
+            Value::Object(annotations.clone()),
+            json!({"sched": {"b": {"c": 2, "d": 3}}, "n": 1})
+        );
         merge_at(&mut annotations, "user", &map(json!({"uri": "local://x"})));
         assert_eq!(annotations.get("user"), Some(&json!({"uri": "local://x"})));
         merge_at(&mut annotations, "user", &map(json!({"uri": null})));

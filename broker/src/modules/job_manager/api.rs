@@ -124,7 +124,9 @@ pub fn exec_event(cx: &mut Cx<'_>, id: JobId, event: ExecEvent) {
 
 /// Tells that job-exec is ready: jobs that wait for it are started, running ones are started with `reattach`.
 pub fn exec_hello(cx: &mut Cx<'_>) {
-    cx.to::<JobManager>(SERVICE, |jobs, cx| jobs.when_restored(cx, JobManager::on_exec_hello));
+    cx.to::<JobManager>(SERVICE, |jobs, cx| {
+        jobs.when_restored(cx, JobManager::on_exec_hello)
+    });
 }
 
 /// Reports a decision of the scheduler.
@@ -149,7 +151,9 @@ pub fn sched_ready(cx: &mut Cx<'_>, ready: bool) {
 /// Raises an exception on a job in the instance owner's name; unknown and inactive jobs are ignored.
 pub fn raise(cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, note: &str) {
     let (kind, note) = (kind.to_owned(), note.to_owned());
-    cx.to::<JobManager>(SERVICE, move |jobs, cx| jobs.on_raise_local(cx, id, severity, &kind, &note));
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+        jobs.on_raise_local(cx, id, severity, &kind, &note)
+    });
 }
 
 /// An active job, as [`active_job`] shows it.
@@ -183,7 +187,10 @@ pub fn active_job<S: Service>(
 /// Asks for the largest job id that was ever given out here; `done` runs once the jobs of a former run are restored.
 ///
 /// Returns false when the job manager is not loaded.
-pub fn max_jobid<S: Service>(cx: &mut Cx<'_>, done: impl FnOnce(&mut S, &mut Cx<'_>, JobId) + 'static) -> bool {
+pub fn max_jobid<S: Service>(
+    cx: &mut Cx<'_>,
+    done: impl FnOnce(&mut S, &mut Cx<'_>, JobId) + 'static,
+) -> bool {
     let slot = cx.slot();
     cx.to::<JobManager>(SERVICE, move |jobs, cx| {
         jobs.when_restored(cx, move |jobs, cx| {

@@ -39,7 +39,9 @@ impl JobManager {
 
     pub(super) fn on_urgency(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let UrgencyRequest { id, urgency } = req.payload_json()?;
-        let urgency = u8::try_from(urgency).ok().filter(|urgency| *urgency <= job::URGENCY_EXPEDITE);
+        let urgency = u8::try_from(urgency)
+            .ok()
+            .filter(|urgency| *urgency <= job::URGENCY_EXPEDITE);
         let urgency = urgency.ok_or_else(|| inval("urgency value is out of range"))?;
         let job = self.find(id, errno::EINVAL, "unknown job")?;
         if !cx.authorized(req, job.userid) {
@@ -52,7 +54,14 @@ impl JobManager {
             return Err(inval("urgency cannot be changed once resources are allocated"));
         }
         let old = job.urgency;
-        self.post(cx, id, &Event::Urgency { userid: req.userid, urgency })?;
+        self.post(
+            cx,
+            id,
+            &Event::Urgency {
+                userid: req.userid,
+                urgency,
+            },
+        )?;
         self.respond_after(cx, req, &json!({"old_urgency": old}))
     }
 
@@ -88,7 +97,13 @@ impl JobManager {
             _ => None,
         };
         if other_owner {
-            self.post(cx, id, &Event::SetFlags { flags: vec!["immutable".to_owned()] })?;
+            self.post(
+                cx,
+                id,
+                &Event::SetFlags {
+                    flags: vec!["immutable".to_owned()],
+                },
+            )?;
         }
         self.post(cx, id, &Event::JobspecUpdate { updates })?;
         if let Some(expiration) = expiration {
@@ -116,7 +131,9 @@ impl JobManager {
 
     /// Changes the user annotations in memory and in the journal only.
     fn volatile_memo(&mut self, cx: &mut Cx<'_>, id: JobId, memo: &Map<String, Value>) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         super::annotate::merge_at(&mut job.annotations, "user", memo);
         let annotations = (!job.annotations.is_empty()).then(|| job.annotations.clone());
         self.post_sure(cx, id, &Event::Annotations { annotations });
@@ -127,8 +144,11 @@ impl JobManager {
         self.find(id, errno::ENOENT, "unknown job id")?;
         let mut line = String::new();
         let other = Event::Other { name, context };
-        other.write(&mut line, 1.0).map_err(|err| inval(err.to_string()))?;
-        let decoded = flux_formats::eventlog::EventRef::decode(line.trim_end()).map_err(|err| inval(err.to_string()))?;
+        other
+            .write(&mut line, 1.0)
+            .map_err(|err| inval(err.to_string()))?;
+        let decoded = flux_formats::eventlog::EventRef::decode(line.trim_end())
+            .map_err(|err| inval(err.to_string()))?;
         // an event that RFC 21 gives a meaning has it here as well
         let event = Event::parse(&decoded).map_err(|err| inval(err.to_string()))?;
         match event {
@@ -164,7 +184,9 @@ fn check_update(job: &Job, key: &str, value: &Value, is_owner: bool) -> Result<(
         return Err(inval("duration must not be negative"));
     }
     if job.state.is_running() && !is_owner {
-        return Err(inval("duration update of running job requires instance owner privileges"));
+        return Err(inval(
+            "duration update of running job requires instance owner privileges",
+        ));
     }
     Ok(())
 }
@@ -173,8 +195,14 @@ fn new_expiration(job: &Job, duration: f64, now: f64) -> Result<f64, RpcError> {
     if duration == 0.0 {
         return Ok(0.0);
     }
-    let start = job.r.as_deref().and_then(|r| r.pointer("/execution/starttime")).and_then(Value::as_f64);
-    let start = start.filter(|start| *start > 0.0).ok_or_else(|| inval("unable to get job starttime"))?;
+    let start = job
+        .r
+        .as_deref()
+        .and_then(|r| r.pointer("/execution/starttime"))
+        .and_then(Value::as_f64);
+    let start = start
+        .filter(|start| *start > 0.0)
+        .ok_or_else(|| inval("unable to get job starttime"))?;
     if start + duration <= now {
         return Err(inval("requested duration places job expiration in the past"));
     }

@@ -102,7 +102,11 @@ impl Batch {
             if !job.eventlog.is_empty() {
                 let log = Bytes::copy_from_slice(job.eventlog.as_bytes());
                 let key = id.kvs_key("eventlog");
-                changes.push(if job.is_new { Change::Put(key, log) } else { Change::Append(key, log) });
+                changes.push(if job.is_new {
+                    Change::Put(key, log)
+                } else {
+                    Change::Append(key, log)
+                });
             }
         }
         changes
@@ -110,7 +114,12 @@ impl Batch {
 
     /// Takes out the jobs whose submission is in this batch; returns them.
     fn withdraw_submissions(&mut self) -> Vec<JobId> {
-        let new: Vec<JobId> = self.jobs.iter().filter(|(_, job)| job.is_new).map(|(id, _)| *id).collect();
+        let new: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.is_new)
+            .map(|(id, _)| *id)
+            .collect();
         self.jobs.retain(|_, job| !job.is_new);
         self.events.retain(|event| !new.contains(&event.id));
         new
@@ -149,7 +158,12 @@ impl JobManager {
         if changes.is_empty() {
             self.committed(cx, Ok(()));
         } else {
-            self.store.commit(cx, changes, durable, Box::new(|me, cx, result| me.committed(cx, result)));
+            self.store.commit(
+                cx,
+                changes,
+                durable,
+                Box::new(|me, cx, result| me.committed(cx, result)),
+            );
         }
     }
 
@@ -161,7 +175,9 @@ impl JobManager {
         if let Some(why) = self.store_error.take() {
             cx.log_as_me(5, &format!("eventlogs are written again (earlier: {why})"));
         }
-        let Some(batch) = self.in_flight.take() else { return };
+        let Some(batch) = self.in_flight.take() else {
+            return;
+        };
         self.deliver(cx, batch.events);
         for after in batch.after {
             self.perform_after(cx, after);
@@ -184,12 +200,21 @@ impl JobManager {
         if !matches!(err.errnum, errno::ENOSPC | errno::EIO) {
             // job events that are not stored would make everyone's view of jobs unreliable
             tracing::error!(service = "job-manager", err = %err, "eventlog update failed: the broker stops");
-            cx.log_as_me(0, &format!("eventlog update failed: {}: the broker stops", err.text));
+            cx.log_as_me(
+                0,
+                &format!("eventlog update failed: {}: the broker stops", err.text),
+            );
             cx.request_exit(1);
             return;
         }
         if self.store_error.is_none() {
-            cx.log_as_me(2, &format!("eventlogs cannot be written: {}: submissions are refused", err.text));
+            cx.log_as_me(
+                2,
+                &format!(
+                    "eventlogs cannot be written: {}: submissions are refused",
+                    err.text
+                ),
+            );
         }
         self.store_error = Some(err.text.clone());
         self.refuse_submissions(cx, err);
@@ -200,7 +225,10 @@ impl JobManager {
     fn refuse_submissions(&mut self, cx: &mut Cx<'_>, err: &RpcError) {
         let mut gone = Vec::new();
         let mut answers = Vec::new();
-        for batch in [self.in_flight.as_mut(), Some(&mut self.open)].into_iter().flatten() {
+        for batch in [self.in_flight.as_mut(), Some(&mut self.open)]
+            .into_iter()
+            .flatten()
+        {
             let new = batch.withdraw_submissions();
             for id in &new {
                 batch.jobs.shift_remove(id);
@@ -208,8 +236,9 @@ impl JobManager {
                 batch.other.push(Change::Unlink(id.kvs_path()));
             }
             gone.extend(new);
-            let (submitted, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut batch.after).into_iter().partition(|after| matches!(after, After::Submitted(..)));
+            let (submitted, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.after)
+                .into_iter()
+                .partition(|after| matches!(after, After::Submitted(..)));
             batch.after = rest;
             answers.extend(submitted);
         }
@@ -221,7 +250,10 @@ impl JobManager {
         }
         for after in answers {
             if let After::Submitted(answer, results) = after {
-                let results = results.into_iter().map(|result| result.and(Err(err.clone()))).collect();
+                let results = results
+                    .into_iter()
+                    .map(|result| result.and(Err(err.clone())))
+                    .collect();
                 answer(cx, results);
             }
         }
@@ -235,7 +267,10 @@ impl JobManager {
             self.recommit(cx, false);
             return;
         };
-        let (key, tail) = (id.kvs_key("eventlog"), Bytes::copy_from_slice(job.eventlog.as_bytes()));
+        let (key, tail) = (
+            id.kvs_key("eventlog"),
+            Bytes::copy_from_slice(job.eventlog.as_bytes()),
+        );
         self.store.lookup(
             cx,
             &key,
@@ -248,9 +283,18 @@ impl JobManager {
 
     fn recommit(&mut self, cx: &mut Cx<'_>, visible: bool) {
         let Some(batch) = &self.in_flight else { return };
-        let mut changes = if visible { batch.other.clone() } else { batch.changes() };
+        let mut changes = if visible {
+            batch.other.clone()
+        } else {
+            batch.changes()
+        };
         let durable = batch.durable;
         changes.push(self.checkpoint_change());
-        self.store.commit(cx, changes, durable, Box::new(|me, cx, result| me.committed(cx, result)));
+        self.store.commit(
+            cx,
+            changes,
+            durable,
+            Box::new(|me, cx, result| me.committed(cx, result)),
+        );
     }
 }

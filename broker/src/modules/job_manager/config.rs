@@ -23,11 +23,14 @@ impl Config {
     /// EINVAL with a text that names the key.
     pub(super) fn read(config: &Value) -> Result<Self, RpcError> {
         let bad = |key: &str, what: &str| RpcError::new(errno::EINVAL, format!("job-manager.{key}: {what}"));
-        let Some(table) = config.get("job-manager") else { return Ok(Config::default()) };
+        let Some(table) = config.get("job-manager") else {
+            return Ok(Config::default());
+        };
         let mut read = Config::default();
         if let Some(stop) = table.get("stop-queues-on-restart") {
-            read.stop_queues_on_restart =
-                stop.as_bool().ok_or_else(|| bad("stop-queues-on-restart", "must be a boolean"))?;
+            read.stop_queues_on_restart = stop
+                .as_bool()
+                .ok_or_else(|| bad("stop-queues-on-restart", "must be a boolean"))?;
         }
         if let Some(limit) = table.get("inactive-age-limit") {
             let limit = limit.as_str().and_then(|text| text.parse::<Fsd>().ok());
@@ -35,7 +38,9 @@ impl Config {
             read.inactive_age_limit = Some(limit.as_secs_f64());
         }
         if let Some(limit) = table.get("inactive-num-limit") {
-            let limit = limit.as_i64().ok_or_else(|| bad("inactive-num-limit", "must be an integer"))?;
+            let limit = limit
+                .as_i64()
+                .ok_or_else(|| bad("inactive-num-limit", "must be an integer"))?;
             if limit != -1 {
                 let limit = usize::try_from(limit).map_err(|_| bad("inactive-num-limit", "must be >= 0"))?;
                 read.inactive_num_limit = Some(limit);

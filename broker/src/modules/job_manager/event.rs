@@ -9,33 +9,76 @@ use std::borrow::Cow;
 /// An event with its context.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Event {
-    Submit { userid: u32, urgency: u8, flags: u32 },
+    Submit {
+        userid: u32,
+        urgency: u8,
+        flags: u32,
+    },
     Validate,
     Invalidate,
-    DependencyAdd { description: String },
-    DependencyRemove { description: String },
+    DependencyAdd {
+        description: String,
+    },
+    DependencyRemove {
+        description: String,
+    },
     Depend,
-    Priority { priority: u64 },
-    Urgency { userid: u32, urgency: u8 },
-    Alloc { annotations: Option<Map<String, Value>> },
-    PrologStart { description: String },
-    PrologFinish { description: String, status: i64 },
-    EpilogStart { description: String },
-    EpilogFinish { description: String, status: i64 },
+    Priority {
+        priority: u64,
+    },
+    Urgency {
+        userid: u32,
+        urgency: u8,
+    },
+    Alloc {
+        annotations: Option<Map<String, Value>>,
+    },
+    PrologStart {
+        description: String,
+    },
+    PrologFinish {
+        description: String,
+        status: i64,
+    },
+    EpilogStart {
+        description: String,
+    },
+    EpilogFinish {
+        description: String,
+        status: i64,
+    },
     Start,
-    Finish { status: i32 },
-    Release { ranks: String, last: bool },
+    Finish {
+        status: i32,
+    },
+    Release {
+        ranks: String,
+        last: bool,
+    },
     Free,
     Clean,
     Exception(Exception),
-    Memo { values: Map<String, Value> },
-    SetFlags { flags: Vec<String> },
-    JobspecUpdate { updates: Map<String, Value> },
-    ResourceUpdate { expiration: f64 },
+    Memo {
+        values: Map<String, Value>,
+    },
+    SetFlags {
+        flags: Vec<String>,
+    },
+    JobspecUpdate {
+        updates: Map<String, Value>,
+    },
+    ResourceUpdate {
+        expiration: f64,
+    },
     FluxRestart,
     /// In the journal only, never in the eventlog: the job's annotations changed.
-    Annotations { annotations: Option<Map<String, Value>> },
-    Other { name: String, context: Option<Map<String, Value>> },
+    Annotations {
+        annotations: Option<Map<String, Value>>,
+    },
+    Other {
+        name: String,
+        context: Option<Map<String, Value>>,
+    },
 }
 
 /// An exception (RFC 21).
@@ -163,7 +206,10 @@ impl Event {
     /// The answer to a submission, the start of shells, the return of resources, and the answer to whoever
     /// cancelled or held a job.
     pub(super) fn is_durable(&self) -> bool {
-        matches!(self.kind(), Kind::Submit | Kind::Alloc | Kind::Finish | Kind::Free | Kind::Fatal | Kind::Urgency)
+        matches!(
+            self.kind(),
+            Kind::Submit | Kind::Alloc | Kind::Finish | Kind::Free | Kind::Fatal | Kind::Urgency
+        )
     }
 
     /// Returns true when it is written to the eventlog, not to the journal only.
@@ -186,7 +232,11 @@ impl Event {
 
     fn context(&self) -> Option<Value> {
         Some(match self {
-            Event::Submit { userid, urgency, flags } => {
+            Event::Submit {
+                userid,
+                urgency,
+                flags,
+            } => {
                 json!({"userid": userid, "urgency": urgency, "flags": flags, "version": 1})
             }
             Event::DependencyAdd { description }
@@ -198,7 +248,9 @@ impl Event {
             }
             Event::Priority { priority } => json!({"priority": priority}),
             Event::Urgency { userid, urgency } => json!({"userid": userid, "urgency": urgency}),
-            Event::Alloc { annotations: Some(annotations) } => json!({"annotations": annotations}),
+            Event::Alloc {
+                annotations: Some(annotations),
+            } => json!({"annotations": annotations}),
             Event::Annotations { annotations } => json!({"annotations": annotations}),
             Event::Finish { status } => json!({"status": status}),
             Event::Release { ranks, last } => json!({"ranks": ranks, "final": last}),
@@ -207,7 +259,10 @@ impl Event {
             Event::SetFlags { flags } => json!({"flags": flags}),
             Event::JobspecUpdate { updates } => Value::Object(updates.clone()),
             Event::ResourceUpdate { expiration } => json!({"expiration": expiration}),
-            Event::Other { context: Some(context), .. } => Value::Object(context.clone()),
+            Event::Other {
+                context: Some(context),
+                ..
+            } => Value::Object(context.clone()),
             Event::Validate
             | Event::Invalidate
             | Event::Depend
@@ -228,22 +283,42 @@ impl Event {
         let described = || event.context_as::<Described>();
         Ok(match event.name.as_ref() {
             "submit" => {
-                let SubmitContext { userid, urgency, flags } = event.context_as()?;
-                Event::Submit { userid, urgency, flags }
+                let SubmitContext {
+                    userid,
+                    urgency,
+                    flags,
+                } = event.context_as()?;
+                Event::Submit {
+                    userid,
+                    urgency,
+                    flags,
+                }
             }
             "validate" => Event::Validate,
             "invalidate" => Event::Invalidate,
-            "dependency-add" => Event::DependencyAdd { description: described()?.description },
-            "dependency-remove" => Event::DependencyRemove { description: described()?.description },
+            "dependency-add" => Event::DependencyAdd {
+                description: described()?.description,
+            },
+            "dependency-remove" => Event::DependencyRemove {
+                description: described()?.description,
+            },
             "depend" => Event::Depend,
-            "priority" => Event::Priority { priority: event.context_as::<One<u64>>()?.value },
+            "priority" => Event::Priority {
+                priority: event.context_as::<One<u64>>()?.value,
+            },
             "urgency" => {
                 let UrgencyContext { userid, urgency } = event.context_as()?;
                 Event::Urgency { userid, urgency }
             }
-            "alloc" => Event::Alloc { annotations: event.context_as::<AllocContext>()?.annotations },
-            "prolog-start" => Event::PrologStart { description: described()?.description },
-            "epilog-start" => Event::EpilogStart { description: described()?.description },
+            "alloc" => Event::Alloc {
+                annotations: event.context_as::<AllocContext>()?.annotations,
+            },
+            "prolog-start" => Event::PrologStart {
+                description: described()?.description,
+            },
+            "epilog-start" => Event::EpilogStart {
+                description: described()?.description,
+            },
             "prolog-finish" => {
                 let Described { description, status } = described()?;
                 Event::PrologFinish { description, status }
@@ -253,7 +328,9 @@ impl Event {
                 Event::EpilogFinish { description, status }
             }
             "start" => Event::Start,
-            "finish" => Event::Finish { status: event.context_as::<One<i32>>()?.value },
+            "finish" => Event::Finish {
+                status: event.context_as::<One<i32>>()?.value,
+            },
             "release" => {
                 let ReleaseContext { ranks, last } = event.context_as()?;
                 Event::Release { ranks, last }
@@ -261,10 +338,18 @@ impl Event {
             "free" => Event::Free,
             "clean" => Event::Clean,
             "exception" => Event::Exception(event.context_as::<ExceptionContext>()?.into()),
-            "memo" => Event::Memo { values: event.context_as()? },
-            "set-flags" => Event::SetFlags { flags: event.context_as::<One<Vec<String>>>()?.value },
-            "jobspec-update" => Event::JobspecUpdate { updates: event.context_as()? },
-            "resource-update" => Event::ResourceUpdate { expiration: event.context_as::<One<f64>>()?.value },
+            "memo" => Event::Memo {
+                values: event.context_as()?,
+            },
+            "set-flags" => Event::SetFlags {
+                flags: event.context_as::<One<Vec<String>>>()?.value,
+            },
+            "jobspec-update" => Event::JobspecUpdate {
+                updates: event.context_as()?,
+            },
+            "resource-update" => Event::ResourceUpdate {
+                expiration: event.context_as::<One<f64>>()?.value,
+            },
             "flux-restart" => Event::FluxRestart,
             other => Event::Other {
                 name: other.to_owned(),
@@ -297,8 +382,21 @@ impl Exception {
 
 impl From<ExceptionContext> for Exception {
     fn from(context: ExceptionContext) -> Self {
-        let ExceptionContext { kind, severity, note, userid, wait_status } = context;
-        Exception { kind, severity, note, userid, wait_status, from_exec: false }
+        let ExceptionContext {
+            kind,
+            severity,
+            note,
+            userid,
+            wait_status,
+        } = context;
+        Exception {
+            kind,
+            severity,
+            note,
+            userid,
+            wait_status,
+            from_exec: false,
+        }
     }
 }
 
@@ -331,13 +429,26 @@ mod tests {
         };
         for (event, context) in [
             (
-                Event::Submit { userid: 0, urgency: 16, flags: 0 },
+                Event::Submit {
+                    userid: 0,
+                    urgency: 16,
+                    flags: 0,
+                },
                 r#""submit","context":{"userid":0,"urgency":16,"flags":0,"version":1}"#,
             ),
-            (Event::Priority { priority: 16 }, r#""priority","context":{"priority":16}"#),
-            (Event::Finish { status: 768 }, r#""finish","context":{"status":768}"#),
             (
-                Event::Release { ranks: "all".into(), last: true },
+                Event::Priority { priority: 16 },
+                r#""priority","context":{"priority":16}"#,
+            ),
+            (
+                Event::Finish { status: 768 },
+                r#""finish","context":{"status":768}"#,
+            ),
+            (
+                Event::Release {
+                    ranks: "all".into(),
+                    last: true,
+                },
                 r#""release","context":{"ranks":"all","final":true}"#,
             ),
             (
@@ -350,20 +461,27 @@ mod tests {
             ),
             (Event::Free, r#""free""#),
         ] {
-            assert_eq!(line(&event), format!("{{\"timestamp\":1.5,\"name\":{context}}}\n"));
+            assert_eq!(
+                line(&event),
+                format!("{{\"timestamp\":1.5,\"name\":{context}}}\n")
+            );
         }
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
         let text = "[a-z =ƒ\"\\\\]{0,12}";
         prop_oneof![
-            (any::<u32>(), 0..32u8, 0..16u32)
-                .prop_map(|(userid, urgency, flags)| Event::Submit { userid, urgency, flags }),
+            (any::<u32>(), 0..32u8, 0..16u32).prop_map(|(userid, urgency, flags)| Event::Submit {
+                userid,
+                urgency,
+                flags
+            }),
             Just(Event::Validate),
             text.prop_map(|description| Event::DependencyAdd { description }),
             any::<u32>().prop_map(|p| Event::Priority { priority: p.into() }),
             (any::<u32>(), 0..32u8).prop_map(|(userid, urgency)| Event::Urgency { userid, urgency }),
-            (text, any::<i64>()).prop_map(|(description, status)| Event::PrologFinish { description, status }),
+            (text, any::<i64>())
+                .prop_map(|(description, status)| Event::PrologFinish { description, status }),
             any::<i32>().prop_map(|status| Event::Finish { status }),
             (text, any::<bool>()).prop_map(|(ranks, last)| Event::Release { ranks, last }),
             (text, 0..8u8, text, any::<Option<u32>>(), any::<Option<i64>>()).prop_map(
@@ -376,7 +494,9 @@ mod tests {
                     from_exec: false
                 })
             ),
-            Just(Event::SetFlags { flags: vec!["debug".into()] }),
+            Just(Event::SetFlags {
+                flags: vec!["debug".into()]
+            }),
             (0.0..1e12f64).prop_map(|expiration| Event::ResourceUpdate { expiration }),
         ]
     }

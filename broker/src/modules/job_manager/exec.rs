@@ -19,7 +19,9 @@ const ENVIRONMENT: &str = "attributes.system.environment";
 impl JobManager {
     /// Starts a job whose `alloc` event is in the KVS, unless it ended meanwhile.
     pub(super) fn start_intended(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         let startable = job.state == State::Run || (job.state == State::Cleanup && job.marks.reattach);
         if !startable || job.exec != Exec::Intended {
             return;
@@ -40,12 +42,17 @@ impl JobManager {
             cx,
             &id.kvs_key("J"),
             Box::new(move |me, cx, result| {
-                let j = result.ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+                let j = result
+                    .ok()
+                    .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
                 let secrets = j.and_then(|j| {
                     let payload = flux_sign::unwrap_noverify(&j).ok()?.payload;
                     let mut jobspec: Value = serde_json::from_slice(&payload).ok()?;
                     let environment = take_environment(&mut jobspec);
-                    Some(Secrets { j: Rc::from(j), environment })
+                    Some(Secrets {
+                        j: Rc::from(j),
+                        environment,
+                    })
                 });
                 let waits = me.active.get(&id).is_some_and(|job| job.exec == Exec::Intended);
                 if waits {
@@ -56,7 +63,9 @@ impl JobManager {
     }
 
     fn start_with(&mut self, cx: &mut Cx<'_>, id: JobId, secrets: Option<Secrets>) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         let Some(r) = job.r.clone() else {
             tracing::error!(jobid = %id, "job has no R");
             return;
@@ -69,7 +78,14 @@ impl JobManager {
         if let Some(environment) = environment {
             job::set_path(Rc::make_mut(&mut jobspec), ENVIRONMENT, &environment);
         }
-        let request = StartRequest { id, userid: job.userid, jobspec, r, reattach: job.marks.reattach, j };
+        let request = StartRequest {
+            id,
+            userid: job.userid,
+            jobspec,
+            r,
+            reattach: job.marks.reattach,
+            j,
+        };
         if self.executor.start(cx, request) {
             job.exec = Exec::Requested;
             // found again after a restart, to be ended
@@ -123,7 +139,12 @@ impl JobManager {
                 return;
             }
             ExecEvent::Finish { status } => Event::Finish { status },
-            ExecEvent::Exception { severity, kind, note, userid } => Event::Exception(Exception {
+            ExecEvent::Exception {
+                severity,
+                kind,
+                note,
+                userid,
+            } => Event::Exception(Exception {
                 kind,
                 severity,
                 note,
@@ -134,9 +155,15 @@ impl JobManager {
             ExecEvent::Release { ranks, last } => {
                 let described = job.released_ranks(&ranks, last);
                 if !last {
-                    self.batch(cx).after(After::Free { id, ranks: Some(ranks) });
+                    self.batch(cx).after(After::Free {
+                        id,
+                        ranks: Some(ranks),
+                    });
                 }
-                Event::Release { ranks: described, last }
+                Event::Release {
+                    ranks: described,
+                    last,
+                }
             }
         };
         self.post_sure(cx, id, &event);
@@ -145,5 +172,8 @@ impl JobManager {
 
 /// Takes the environment out of a jobspec.
 pub(super) fn take_environment(jobspec: &mut Value) -> Option<Value> {
-    jobspec.pointer_mut("/attributes/system").and_then(Value::as_object_mut)?.shift_remove("environment")
+    jobspec
+        .pointer_mut("/attributes/system")
+        .and_then(Value::as_object_mut)?
+        .shift_remove("environment")
 }

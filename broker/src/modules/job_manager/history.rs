@@ -28,7 +28,9 @@ impl History {
     }
 
     pub(super) fn forget(&mut self, userid: u32, id: JobId) {
-        let Some(ids) = self.users.get_mut(&userid) else { return };
+        let Some(ids) = self.users.get_mut(&userid) else {
+            return;
+        };
         if let Ok(at) = ids.binary_search(&id.0) {
             ids.remove(at);
         }
@@ -53,14 +55,22 @@ impl History {
     /// The text is no slice.
     pub(super) fn slice(&self, userid: u32, slice: &str) -> Result<Vec<u64>, SliceError> {
         let ids = self.users.get(&userid).map_or(&[][..], Vec::as_slice);
-        let newest = |index: usize| ids.len().checked_sub(index + 1).and_then(|at| ids.get(at)).copied();
+        let newest = |index: usize| {
+            ids.len()
+                .checked_sub(index + 1)
+                .and_then(|at| ids.get(at))
+                .copied()
+        };
         Ok(indices(slice, ids.len())?.filter_map(newest).collect())
     }
 }
 
 /// Returns the indices that a Python slice selects from a sequence of `len`.
 fn indices(slice: &str, len: usize) -> Result<impl Iterator<Item = usize>, SliceError> {
-    let inner = slice.strip_prefix('[').and_then(|s| s.strip_suffix(']')).ok_or(SliceError)?;
+    let inner = slice
+        .strip_prefix('[')
+        .and_then(|s| s.strip_suffix(']'))
+        .ok_or(SliceError)?;
     let parts: Vec<&str> = inner.split(':').collect();
     let number = |index: usize| -> Result<Option<i64>, SliceError> {
         match parts.get(index).map(|part| part.trim()) {
@@ -73,7 +83,11 @@ fn indices(slice: &str, len: usize) -> Result<impl Iterator<Item = usize>, Slice
         1 => {
             let at = number(0)?.ok_or(SliceError)?;
             let at = if at < 0 { at + len } else { at };
-            if at < 0 { (0, 0, 1) } else { (at.min(len), at.saturating_add(1).min(len), 1) }
+            if at < 0 {
+                (0, 0, 1)
+            } else {
+                (at.min(len), at.saturating_add(1).min(len), 1)
+            }
         }
         2 | 3 => {
             let step = number(2)?.unwrap_or(1);
@@ -83,7 +97,11 @@ fn indices(slice: &str, len: usize) -> Result<impl Iterator<Item = usize>, Slice
             let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
             let clamp = |value: i64| (if value < 0 { value + len } else { value }).clamp(low, high);
             let (first, last) = if step > 0 { (low, high) } else { (high, low) };
-            (number(0)?.map_or(first, clamp), number(1)?.map_or(last, clamp), step)
+            (
+                number(0)?.map_or(first, clamp),
+                number(1)?.map_or(last, clamp),
+                step,
+            )
         }
         _ => return Err(SliceError),
     };
@@ -116,7 +134,11 @@ mod tests {
             ("[-7]", vec![]),
             ("[9:]", vec![]),
         ] {
-            assert_eq!(indices(slice, 5).unwrap().collect::<Vec<_>>(), expected, "{slice}");
+            assert_eq!(
+                indices(slice, 5).unwrap().collect::<Vec<_>>(),
+                expected,
+                "{slice}"
+            );
         }
         for bad in ["", "1", "[", "[]", "[a:]", "[::0]", "[1:2:3:4]"] {
             assert!(indices(bad, 5).is_err(), "{bad}");

@@ -25,7 +25,12 @@ impl Inactive {
             Some(End::Exception { kind, .. }) if kind == "timeout" => 8,
             _ => 2,
         };
-        Inactive { t_clean: job.t_clean, userid: job.userid, result, started: job.marks.started }
+        Inactive {
+            t_clean: job.t_clean,
+            userid: job.userid,
+            result,
+            started: job.marks.started,
+        }
     }
 }
 
@@ -39,7 +44,11 @@ pub(super) struct InactiveJobs {
 
 impl InactiveJobs {
     pub(super) fn insert(&mut self, job: &Job) {
-        if self.jobs.last().is_some_and(|(_, last)| last.t_clean > job.t_clean) {
+        if self
+            .jobs
+            .last()
+            .is_some_and(|(_, last)| last.t_clean > job.t_clean)
+        {
             self.unsorted = true;
         }
         self.jobs.insert(job.id.0, Inactive::of(job));
@@ -68,7 +77,9 @@ impl InactiveJobs {
         self.sort();
         let by_count = num_limit.map_or(0, |limit| self.jobs.len().saturating_sub(limit));
         let by_age = age_limit.map_or(0, |limit| {
-            self.jobs.as_slice().partition_point(|_, job| now - job.t_clean > limit)
+            self.jobs
+                .as_slice()
+                .partition_point(|_, job| now - job.t_clean > limit)
         });
         by_count.max(by_age)
     }
@@ -77,7 +88,10 @@ impl InactiveJobs {
     pub(super) fn take_oldest(&mut self, count: usize) -> Vec<(JobId, Inactive)> {
         self.sort();
         let count = count.min(self.jobs.len());
-        self.jobs.drain(..count).map(|(id, job)| (JobId(id), job)).collect()
+        self.jobs
+            .drain(..count)
+            .map(|(id, job)| (JobId(id), job))
+            .collect()
     }
 
     /// Takes out one job.

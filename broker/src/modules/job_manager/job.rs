@@ -143,7 +143,10 @@ pub(super) struct Job {
 impl Job {
     /// Returns a job before its first event.
     pub(super) fn new(id: JobId, jobspec: Rc<Value>) -> Self {
-        let queue = jobspec.pointer("/attributes/system/queue").and_then(Value::as_str).map(Rc::from);
+        let queue = jobspec
+            .pointer("/attributes/system/queue")
+            .and_then(Value::as_str)
+            .map(Rc::from);
         Job {
             id,
             userid: 0,
@@ -182,7 +185,11 @@ impl Job {
         let before = self.state;
         let after = state::next(before, event.kind())?;
         match event {
-            Event::Submit { userid, urgency, flags } => {
+            Event::Submit {
+                userid,
+                urgency,
+                flags,
+            } => {
                 (self.userid, self.urgency, self.flags) = (*userid, *urgency, *flags);
                 self.t_submit = timestamp;
             }
@@ -260,7 +267,10 @@ impl Job {
         for (key, value) in updates {
             set_path(jobspec, key, value);
         }
-        self.queue = jobspec.pointer("/attributes/system/queue").and_then(Value::as_str).map(Rc::from);
+        self.queue = jobspec
+            .pointer("/attributes/system/queue")
+            .and_then(Value::as_str)
+            .map(Rc::from);
     }
 
     fn update_expiration(&mut self, expiration: f64) {
@@ -284,7 +294,9 @@ impl Job {
         match self.state {
             State::New => None,
             State::Depend => self.dependencies.is_empty().then_some(Step::Post(Event::Depend)),
-            State::Priority => Some(Step::Post(Event::Priority { priority: self.priority_of_urgency() })),
+            State::Priority => Some(Step::Post(Event::Priority {
+                priority: self.priority_of_urgency(),
+            })),
             State::Sched => self.sched_step(around),
             State::Run => {
                 let ready = self.exec == Exec::Idle
@@ -323,14 +335,22 @@ impl Job {
             // shells of before the restart may use the resources: only who finds them can say that they are gone
             return around.exec_ready.then_some(Step::Start);
         }
-        Some(Step::Post(if self.marks.has_resources { Event::Free } else { Event::Clean }))
+        Some(Step::Post(if self.marks.has_resources {
+            Event::Free
+        } else {
+            Event::Clean
+        }))
     }
 
     /// Returns the description of released ranks for the `release` event: `all` when everything goes at once.
     pub(super) fn released_ranks(&mut self, ranks: &IdSet, last: bool) -> String {
         let whole = last && self.released.is_empty();
         self.released = self.released.union(ranks);
-        if whole { "all".to_owned() } else { ranks.to_string() }
+        if whole {
+            "all".to_owned()
+        } else {
+            ranks.to_string()
+        }
     }
 }
 
@@ -348,7 +368,9 @@ pub(super) fn set_path(root: &mut Value, path: &str, value: &Value) {
             }
             return;
         }
-        at = map.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+        at = map
+            .entry(key.to_owned())
+            .or_insert_with(|| Value::Object(Map::new()));
     }
 }
 

@@ -4,10 +4,16 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::json;
 
-const READY: Surroundings = Surroundings { queue_started: true, exec_ready: true };
+const READY: Surroundings = Surroundings {
+    queue_started: true,
+    exec_ready: true,
+};
 
 fn job() -> Job {
-    Job::new(JobId(1), Rc::new(json!({"attributes": {"system": {"duration": 0}}})))
+    Job::new(
+        JobId(1),
+        Rc::new(json!({"attributes": {"system": {"duration": 0}}})),
+    )
 }
 
 fn fatal() -> Event {
@@ -25,7 +31,9 @@ fn fatal() -> Event {
 fn settle(job: &mut Job, around: Surroundings) -> Vec<String> {
     let mut posted = Vec::new();
     for _ in 0..20 {
-        let Some(step) = job.next_step(around) else { return posted };
+        let Some(step) = job.next_step(around) else {
+            return posted;
+        };
         match step {
             Step::Post(event) => {
                 job.apply(&event, 1.0).unwrap();
@@ -44,7 +52,15 @@ fn settle(job: &mut Job, around: Surroundings) -> Vec<String> {
 
 fn submitted() -> Job {
     let mut job = job();
-    job.apply(&Event::Submit { userid: 5, urgency: 16, flags: 0 }, 1.0).unwrap();
+    job.apply(
+        &Event::Submit {
+            userid: 5,
+            urgency: 16,
+            flags: 0,
+        },
+        1.0,
+    )
+    .unwrap();
     job.apply(&Event::Validate, 1.0).unwrap();
     job
 }
@@ -61,7 +77,14 @@ fn the_life_of_a_job() {
     job.apply(&Event::Start, 1.0).unwrap();
     job.apply(&Event::Finish { status: 0 }, 1.0).unwrap();
     assert!(settle(&mut job, READY).is_empty());
-    job.apply(&Event::Release { ranks: "all".into(), last: true }, 1.0).unwrap();
+    job.apply(
+        &Event::Release {
+            ranks: "all".into(),
+            last: true,
+        },
+        1.0,
+    )
+    .unwrap();
     assert_eq!(settle(&mut job, READY), ["free", "clean"]);
     assert_eq!(job.end, Some(End::Finish { status: 0 }));
 }
@@ -71,7 +94,14 @@ fn held_and_cancelled_while_pending() {
     let mut job = submitted();
     settle(&mut job, READY);
     job.alloc = Alloc::Pending(16);
-    job.apply(&Event::Urgency { userid: 0, urgency: 0 }, 1.0).unwrap();
+    job.apply(
+        &Event::Urgency {
+            userid: 0,
+            urgency: 0,
+        },
+        1.0,
+    )
+    .unwrap();
     assert_eq!(settle(&mut job, READY), ["priority"]);
     assert_eq!(job.alloc, Alloc::Cancelling);
     job.apply(&fatal(), 1.0).unwrap();
@@ -82,7 +112,13 @@ fn held_and_cancelled_while_pending() {
 #[test]
 fn cancelled_between_alloc_and_start_is_never_started() {
     let mut job = submitted();
-    settle(&mut job, Surroundings { exec_ready: false, ..READY });
+    settle(
+        &mut job,
+        Surroundings {
+            exec_ready: false,
+            ..READY
+        },
+    );
     job.alloc = Alloc::None;
     job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
     job.exec = Exec::Intended;
@@ -95,7 +131,10 @@ fn paths() {
     let mut spec = json!({"attributes": {"system": {"duration": 0}}});
     set_path(&mut spec, "attributes.system.duration", &json!(60));
     set_path(&mut spec, "attributes.user.a.b", &json!("x"));
-    assert_eq!(spec, json!({"attributes": {"system": {"duration": 60}, "user": {"a": {"b": "x"}}}}));
+    assert_eq!(
+        spec,
+        json!({"attributes": {"system": {"duration": 60}, "user": {"a": {"b": "x"}}}})
+    );
     set_path(&mut spec, "attributes.user", &Value::Null);
     set_path(&mut spec, "attributes.system.duration.x", &json!(1));
     assert_eq!(spec, json!({"attributes": {"system": {"duration": 60}}}));

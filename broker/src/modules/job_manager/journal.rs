@@ -69,7 +69,8 @@ impl Journal {
     }
 
     pub(super) fn disconnect(&mut self, sender: Option<&Bytes>) {
-        self.listeners.retain(|listener| listener.request.sender() != sender);
+        self.listeners
+            .retain(|listener| listener.request.sender() != sender);
     }
 
     /// Counts events up to this number as delivered: they were restored from the KVS.
@@ -106,8 +107,12 @@ impl JobManager {
         self.batch(cx).after(After::Call(Box::new(move |me, cx| {
             let delivered = me.journal.delivered;
             for job in me.active.values() {
-                let events: Rc<[JobEvent]> =
-                    job.events.iter().filter(|event| event.sequence <= delivered).cloned().collect();
+                let events: Rc<[JobEvent]> = job
+                    .events
+                    .iter()
+                    .filter(|event| event.sequence <= delivered)
+                    .cloned()
+                    .collect();
                 if !events.is_empty() {
                     deliver(cx, events);
                 }
@@ -130,20 +135,39 @@ impl JobManager {
         }
         let (filter, full) = (Filter { allow, deny }, full.is_some_and(|full| full.0));
         let request = req.clone();
-        self.batch(cx).after(After::Call(Box::new(move |me, cx| me.begin_backlog(cx, request, filter, full))));
+        self.batch(cx).after(After::Call(Box::new(move |me, cx| {
+            me.begin_backlog(cx, request, filter, full)
+        })));
         Ok(())
     }
 
     fn begin_backlog(&mut self, cx: &mut Cx<'_>, request: Message, filter: Filter, full: bool) {
         let delivered = self.journal.delivered;
-        let active = self.active.values().filter_map(|job| active_response(job, &filter, delivered)).collect();
-        let ids: Vec<JobId> = if full { self.inactive.ids().collect() } else { Vec::new() };
+        let active = self
+            .active
+            .values()
+            .filter_map(|job| active_response(job, &filter, delivered))
+            .collect();
+        let ids: Vec<JobId> = if full {
+            self.inactive.ids().collect()
+        } else {
+            Vec::new()
+        };
         self.journal.listeners.push(Listener {
             request: request.clone(),
             filter: filter.clone(),
             held: Some(Vec::new()),
         });
-        self.next_backlog(cx, Backlog { request, filter, ids: ids.into_iter(), active, outstanding: 0 });
+        self.next_backlog(
+            cx,
+            Backlog {
+                request,
+                filter,
+                ids: ids.into_iter(),
+                active,
+                outstanding: 0,
+            },
+        );
     }
 
     /// Reads the next inactive jobs, one window after the other; then sends the rest and goes live.
@@ -157,7 +181,9 @@ impl JobManager {
                 cx.respond_payload(&backlog.request, Some(payload));
             }
             cx.respond(&backlog.request, &serde_json::json!({"id": -1, "events": []}));
-            let Some(listener) = self.journal.find(&backlog.request) else { return };
+            let Some(listener) = self.journal.find(&backlog.request) else {
+                return;
+            };
             let held = listener.held.take().unwrap_or_default();
             send_events(cx, &backlog.request, &backlog.filter, &held);
             return;
@@ -167,7 +193,9 @@ impl JobManager {
         for id in window {
             let shared = shared.clone();
             self.read_parts(cx, id, move |me, cx, parts| {
-                let Some(mut backlog) = shared.borrow_mut().take() else { return };
+                let Some(mut backlog) = shared.borrow_mut().take() else {
+                    return;
+                };
                 if let Some([eventlog, jobspec, r]) = parts {
                     let payload = stored_response(id, &backlog.filter, &eventlog, &jobspec, &r);
                     cx.respond_payload(&backlog.request, Some(payload));
@@ -210,7 +238,11 @@ impl JobManager {
         );
     }
 
-    pub(super) fn on_events_journal_cancel(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
+    pub(super) fn on_events_journal_cancel(
+        &mut self,
+        cx: &mut Cx<'_>,
+        req: &Message,
+    ) -> Result<(), RpcError> {
         let CancelRequest { matchtag } = req.payload_json()?;
         let found = self.journal.listeners.iter().position(|listener| {
             listener.request.sender() == req.sender() && listener.request.matchtag() == matchtag
@@ -228,7 +260,12 @@ fn send_events(cx: &mut Cx<'_>, request: &Message, filter: &Filter, events: &[Jo
     for event in events.iter().filter(|event| filter.passes(&event.name)) {
         let jobspec = event.jobspec.as_deref().filter(|_| &*event.name == "submit");
         let r = event.r.as_deref().filter(|_| &*event.name == "alloc");
-        let payload = response(event.id, std::iter::once(&*event.line), text_of(jobspec), text_of(r));
+        let payload = response(
+            event.id,
+            std::iter::once(&*event.line),
+            text_of(jobspec),
+            text_of(r),
+        );
         cx.respond_payload(request, Some(payload));
     }
 }
@@ -240,8 +277,15 @@ fn text_of(value: Option<&Value>) -> String {
 fn active_response(job: &Job, filter: &Filter, delivered: u64) -> Option<Bytes> {
     let seen = || job.events.iter().filter(|event| event.sequence <= delivered);
     seen().next()?;
-    let lines = seen().filter(|event| filter.passes(&event.name)).map(|event| &*event.line);
-    Some(response(job.id, lines, job.jobspec.to_string(), text_of(job.r.as_deref())))
+    let lines = seen()
+        .filter(|event| filter.passes(&event.name))
+        .map(|event| &*event.line);
+    Some(response(
+        job.id,
+        lines,
+        job.jobspec.to_string(),
+        text_of(job.r.as_deref()),
+    ))
 }
 
 fn stored_response(id: JobId, filter: &Filter, eventlog: &str, jobspec: &str, r: &str) -> Bytes {
@@ -249,9 +293,16 @@ fn stored_response(id: JobId, filter: &Filter, eventlog: &str, jobspec: &str, r:
         let event = flux_formats::eventlog::EventRef::decode(line.trim_end());
         event.is_ok_and(|event| filter.passes(&event.name))
     };
-    let valid = |text: &str| serde_json::from_str::<&serde_json::value::RawValue>(text).map(|raw| raw.get().to_owned());
+    let valid = |text: &str| {
+        serde_json::from_str::<&serde_json::value::RawValue>(text).map(|raw| raw.get().to_owned())
+    };
     let lines = eventlog.split_inclusive('\n').filter(wanted);
-    response(id, lines, valid(jobspec).unwrap_or_default(), valid(r).unwrap_or_default())
+    response(
+        id,
+        lines,
+        valid(jobspec).unwrap_or_default(),
+        valid(r).unwrap_or_default(),
+    )
 }
 
 /// Builds the payload of a journal response from JSON text that exists already; empty `jobspec` and `r` are left out.

@@ -21,7 +21,10 @@ const STEPS_MAX: u32 = 64;
 impl JobManager {
     /// Returns the time in seconds since the epoch; it never goes back.
     pub(super) fn now(&mut self) -> f64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
         self.last_time = self.last_time.max(now);
         self.last_time
     }
@@ -55,12 +58,18 @@ impl JobManager {
         event: &Event,
         timestamp: f64,
     ) -> Result<(), RpcError> {
-        let job = self.active.get_mut(&id).ok_or_else(|| RpcError::bare(errno::ENOENT))?;
+        let job = self
+            .active
+            .get_mut(&id)
+            .ok_or_else(|| RpcError::bare(errno::ENOENT))?;
         let mut line = std::mem::take(&mut self.line);
         line.clear();
-        event.write(&mut line, timestamp).map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
+        event
+            .write(&mut line, timestamp)
+            .map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
         let before = job.state;
-        job.apply(event, timestamp).map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
+        job.apply(event, timestamp)
+            .map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
         self.running += usize::from(job.state.is_running());
         self.running -= usize::from(before.is_running());
         self.sequence += 1;
@@ -115,7 +124,9 @@ impl JobManager {
             Step::Enqueue => self.enqueue(cx, id),
             Step::Dequeue => self.dequeue(id),
             Step::Prioritize => {
-                let Some(job) = self.active.get_mut(&id) else { return };
+                let Some(job) = self.active.get_mut(&id) else {
+                    return;
+                };
                 let priority = job.priority.unwrap_or(0);
                 job.alloc = Alloc::Pending(priority);
                 self.sched_request(cx, SchedRequest::Prioritize(vec![(id, priority)]));
@@ -126,12 +137,16 @@ impl JobManager {
             }
             Step::CancelAndForget => self.cancel_and_forget(cx, id),
             Step::Start => {
-                let Some(job) = self.active.get_mut(&id) else { return };
+                let Some(job) = self.active.get_mut(&id) else {
+                    return;
+                };
                 job.exec = Exec::Intended;
                 self.batch(cx).after(After::Start(id));
             }
             Step::Retire => {
-                let Some(job) = self.active.get_mut(&id) else { return };
+                let Some(job) = self.active.get_mut(&id) else {
+                    return;
+                };
                 job.marks.retiring = true;
                 self.batch(cx).after(After::Retire(id));
             }
@@ -140,7 +155,9 @@ impl JobManager {
 
     /// Puts a job into the queue for the scheduler, and on to the scheduler when it is there.
     fn enqueue(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         let priority = job.priority.unwrap_or(0);
         job.alloc = Alloc::Queued(priority);
         self.queued.insert((Reverse(priority), id));
@@ -150,7 +167,9 @@ impl JobManager {
     }
 
     fn dequeue(&mut self, id: JobId) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         if let Alloc::Queued(priority) = job.alloc {
             self.queued.remove(&(Reverse(priority), id));
             job.alloc = Alloc::None;
@@ -158,7 +177,10 @@ impl JobManager {
     }
 
     fn cancel_and_forget(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let pending = self.active.get(&id).is_some_and(|job| matches!(job.alloc, Alloc::Pending(_)));
+        let pending = self
+            .active
+            .get(&id)
+            .is_some_and(|job| matches!(job.alloc, Alloc::Pending(_)));
         self.set_alloc(id, Alloc::None);
         if pending {
             self.sched_request(cx, SchedRequest::Cancel(id));
@@ -168,7 +190,9 @@ impl JobManager {
 
     /// Sets where a job stands with the scheduler, and counts.
     pub(super) fn set_alloc(&mut self, id: JobId, alloc: Alloc) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         let with_sched = |alloc: Alloc| usize::from(matches!(alloc, Alloc::Pending(_) | Alloc::Cancelling));
         self.alloc_pending += with_sched(alloc);
         self.alloc_pending -= with_sched(job.alloc);
@@ -180,7 +204,9 @@ impl JobManager {
 
     /// Removes annotations (`sched` only, or all) and tells the journal when none is left.
     pub(super) fn clear_annotations(&mut self, cx: &mut Cx<'_>, id: JobId, key: Option<&str>) {
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         if job.annotations.is_empty() {
             return;
         }
@@ -200,8 +226,12 @@ impl JobManager {
     /// # Errors
     /// As [`JobManager::post`].
     pub(super) fn raise(&mut self, cx: &mut Cx<'_>, id: JobId, exception: Exception) -> Result<(), RpcError> {
-        let (severity, kind, wait_status) = (exception.severity, exception.kind.clone(), exception.wait_status);
-        let job = self.active.get(&id).ok_or_else(|| RpcError::bare(errno::ENOENT))?;
+        let (severity, kind, wait_status) =
+            (exception.severity, exception.kind.clone(), exception.wait_status);
+        let job = self
+            .active
+            .get(&id)
+            .ok_or_else(|| RpcError::bare(errno::ENOENT))?;
         let (userid, with_exec) = (job.userid, job.exec == Exec::Requested);
         let now = self.now();
         self.record(cx, id, &Event::Exception(exception), now)?;
@@ -220,14 +250,19 @@ impl JobManager {
     /// Posts a `debug.*` event when the job was submitted with the debug flag.
     pub(super) fn debug_event(&mut self, cx: &mut Cx<'_>, id: JobId, name: &str) {
         if self.active.get(&id).is_some_and(|job| job.has_flag(flags::DEBUG)) {
-            let event = Event::Other { name: format!("debug.{name}"), context: None };
+            let event = Event::Other {
+                name: format!("debug.{name}"),
+                context: None,
+            };
             self.post_sure(cx, id, &event);
         }
     }
 
     /// Forgets an inactive job except for what later requests need.
     pub(super) fn retire(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some(job) = self.active.remove(&id) else { return };
+        let Some(job) = self.active.remove(&id) else {
+            return;
+        };
         debug_assert_eq!(job.state, State::Inactive);
         self.release_secrets(&job);
         self.inactive.insert(&job);
@@ -241,7 +276,9 @@ impl JobManager {
             self.dequeue(id);
             self.cancel_and_forget(cx, id);
         }
-        let Some(job) = self.active.remove(&id) else { return };
+        let Some(job) = self.active.remove(&id) else {
+            return;
+        };
         self.release_secrets(&job);
         self.running -= usize::from(job.state.is_running());
         if job.marks.has_resources {

@@ -20,7 +20,12 @@ fn inval(text: impl Into<String>) -> RpcError {
 
 impl JobManager {
     pub(super) fn on_purge(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let PurgeRequest { age_limit, num_limit, batch, force } = req.payload_json()?;
+        let PurgeRequest {
+            age_limit,
+            num_limit,
+            batch,
+            force,
+        } = req.payload_json()?;
         let is_off = age_limit.total_cmp(&-1.0).is_eq();
         if !is_off && age_limit < 0.0 {
             return Err(inval("if set, age limit must be >= 0"));
@@ -29,10 +34,14 @@ impl JobManager {
             -1 => None,
             limit => Some(usize::try_from(limit).map_err(|_| inval("if set, num limit must be >= 0"))?),
         };
-        let batch = usize::try_from(batch).ok().filter(|batch| (1..=BATCH_MAX).contains(batch));
+        let batch = usize::try_from(batch)
+            .ok()
+            .filter(|batch| (1..=BATCH_MAX).contains(batch));
         let batch = batch.ok_or_else(|| inval(format!("batch must be >= 1 and <= {BATCH_MAX}")))?;
         let now = self.now();
-        let eligible = self.inactive.eligible(now, (!is_off).then_some(age_limit), num_limit);
+        let eligible = self
+            .inactive
+            .eligible(now, (!is_off).then_some(age_limit), num_limit);
         if !force.0 || eligible == 0 {
             cx.respond(req, &json!({"count": eligible}));
             return Ok(());
@@ -93,6 +102,8 @@ impl JobManager {
             batch.change(Change::Unlink(id.kvs_path()));
         }
         let ids: Vec<JobId> = purged.iter().map(|(id, _)| *id).collect();
-        batch.after(After::Call(Box::new(move |_, cx| cx.publish("job-purge-inactive", &json!({"jobs": ids})))));
+        batch.after(After::Call(Box::new(move |_, cx| {
+            cx.publish("job-purge-inactive", &json!({"jobs": ids}))
+        })));
     }
 }

@@ -36,7 +36,10 @@ impl JobManager {
             (None, None) => return Err(RpcError::new(errno::EINVAL, "unknown job")),
         };
         if !cx.authorized(req, userid) {
-            return Err(RpcError::new(errno::EPERM, "guests can only access their own jobs"));
+            return Err(RpcError::new(
+                errno::EPERM,
+                "guests can only access their own jobs",
+            ));
         }
         let Some(job) = self.active.get(&id) else {
             self.stored_attrs(cx, req.clone(), id, attrs);
@@ -60,20 +63,37 @@ impl JobManager {
             if let Some(Value::Object(r)) = &mut r {
                 r.shift_remove("scheduling");
             }
-            let answer = attrs_of(&attrs, jobspec.as_ref(), r.as_ref(), eventlog.split_inclusive('\n'));
+            let answer = attrs_of(
+                &attrs,
+                jobspec.as_ref(),
+                r.as_ref(),
+                eventlog.split_inclusive('\n'),
+            );
             cx.answer(&req, answer);
         });
     }
 
     pub(super) fn on_list(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let ListRequest { max_entries } = req.payload_json()?;
-        let Ok(max) = usize::try_from(max_entries) else { return Err(RpcError::bare(errno::EPROTO)) };
+        let Ok(max) = usize::try_from(max_entries) else {
+            return Err(RpcError::bare(errno::EPROTO));
+        };
         let max = if max == 0 { usize::MAX } else { max };
-        let pending = |job: &&Job| matches!(job.alloc, Alloc::Pending(_) | Alloc::Queued(_) | Alloc::Cancelling);
+        let pending = |job: &&Job| {
+            matches!(
+                job.alloc,
+                Alloc::Pending(_) | Alloc::Queued(_) | Alloc::Cancelling
+            )
+        };
         let mut waiting: Vec<&Job> = self.active.values().filter(pending).collect();
         waiting.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.id));
         let rest = self.active.values().filter(|job| !pending(job));
-        let mut jobs: Vec<Value> = waiting.into_iter().chain(rest).take(max).map(list_entry).collect();
+        let mut jobs: Vec<Value> = waiting
+            .into_iter()
+            .chain(rest)
+            .take(max)
+            .map(list_entry)
+            .collect();
         for id in self.waits.zombies() {
             if let Some(job) = self.inactive.get(id) {
                 jobs.push(json!({"id": id, "userid": job.userid, "urgency": 0, "priority": 0, "t_submit": 0.0, "state": 64}));
@@ -96,7 +116,8 @@ impl JobManager {
         let mut all = ResourceSet::default();
         for job in self.active.values().filter(|job| job.marks.has_resources) {
             let Some(r) = &job.r else { continue };
-            let bad = |err: &dyn std::fmt::Display| RpcError::new(errno::EINVAL, format!("{}: {err}", job.id));
+            let bad =
+                |err: &dyn std::fmt::Display| RpcError::new(errno::EINVAL, format!("{}: {err}", job.id));
             let set: ResourceSet = serde_json::from_value((**r).clone()).map_err(|err| bad(&err))?;
             all = all.union(&set);
         }
@@ -125,21 +146,34 @@ impl JobManager {
     }
 
     pub(super) fn on_queue_enable(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let QueueEnableRequest { name, enable, reason, all } = req.payload_json()?;
+        let QueueEnableRequest {
+            name,
+            enable,
+            reason,
+            all,
+        } = req.payload_json()?;
         if !enable.0 && reason.is_none() {
             return Err(RpcError::new(errno::EINVAL, "reason is required for disable"));
         }
         self.check_all(name.as_deref(), all.0)?;
-        self.queues.enable(name.as_deref(), reason.as_deref().filter(|_| !enable.0))?;
+        self.queues
+            .enable(name.as_deref(), reason.as_deref().filter(|_| !enable.0))?;
         self.queues_changed(cx, req);
         Ok(())
     }
 
     pub(super) fn on_queue_start(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let QueueStartRequest { name, start, reason, all, nocheckpoint } = req.payload_json()?;
+        let QueueStartRequest {
+            name,
+            start,
+            reason,
+            all,
+            nocheckpoint,
+        } = req.payload_json()?;
         self.check_all(name.as_deref(), all.0)?;
         let sticky = !nocheckpoint.is_some_and(|flag| flag.0);
-        self.queues.start(name.as_deref(), start.0, reason.as_deref(), sticky)?;
+        self.queues
+            .start(name.as_deref(), start.0, reason.as_deref(), sticky)?;
         self.drive_all(cx);
         self.queues_changed(cx, req);
         Ok(())
@@ -184,7 +218,11 @@ fn attrs_of<'a>(
             "R" => r.cloned().ok_or_else(|| missing("R is NULL"))?,
             "eventlog" => {
                 let events = lines.iter().map(|line| serde_json::from_str(line.trim_end()));
-                Value::Array(events.collect::<Result<_, _>>().map_err(|err| missing(&err.to_string()))?)
+                Value::Array(
+                    events
+                        .collect::<Result<_, _>>()
+                        .map_err(|err| missing(&err.to_string()))?,
+                )
             }
             other => return Err(missing(&format!("unknown attr {other}"))),
         };
@@ -194,7 +232,10 @@ fn attrs_of<'a>(
 }
 
 fn list_entry(job: &Job) -> Value {
-    let priority = job.priority.and_then(|priority| i64::try_from(priority).ok()).unwrap_or(-1);
+    let priority = job
+        .priority
+        .and_then(|priority| i64::try_from(priority).ok())
+        .unwrap_or(-1);
     let mut entry = json!({
         "id": job.id, "userid": job.userid, "urgency": job.urgency, "priority": priority,
         "t_submit": job.t_submit, "state": job.state.bit(),

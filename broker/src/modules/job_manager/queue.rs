@@ -64,7 +64,10 @@ pub(super) struct Queues {
 
 impl Default for Queues {
     fn default() -> Self {
-        Queues { anonymous: Queue::new(true), named: IndexMap::new() }
+        Queues {
+            anonymous: Queue::new(true),
+            named: IndexMap::new(),
+        }
     }
 }
 
@@ -74,13 +77,19 @@ impl Queues {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn check(config: &Value) -> Result<(), QueueError> {
-        let Value::Object(table) = config else { return Ok(()) };
+        let Value::Object(table) = config else {
+            return Ok(());
+        };
         for (name, entry) in table {
             if !entry.is_object() {
                 return Err(QueueError::NotTable(name.clone()));
             }
-            let Some(parent) = entry.get("parent") else { continue };
-            let Some(parent) = parent.as_str() else { return Err(QueueError::ParentType(name.clone())) };
+            let Some(parent) = entry.get("parent") else {
+                continue;
+            };
+            let Some(parent) = parent.as_str() else {
+                return Err(QueueError::ParentType(name.clone()));
+            };
             if parent == name {
                 return Err(QueueError::ParentSelf(name.clone()));
             }
@@ -104,7 +113,10 @@ impl Queues {
         }
         self.named.retain(|name, _| table.contains_key(name));
         for (name, entry) in table {
-            let queue = self.named.entry(name.clone()).or_insert_with(|| Queue::new(false));
+            let queue = self
+                .named
+                .entry(name.clone())
+                .or_insert_with(|| Queue::new(false));
             queue.parent = entry.get("parent").and_then(Value::as_str).map(str::to_owned);
         }
     }
@@ -116,7 +128,10 @@ impl Queues {
 
     fn get(&self, name: Option<&str>) -> Result<&Queue, QueueError> {
         match name {
-            Some(name) => self.named.get(name).ok_or_else(|| QueueError::Unknown(name.to_owned())),
+            Some(name) => self
+                .named
+                .get(name)
+                .ok_or_else(|| QueueError::Unknown(name.to_owned())),
             None if self.named.is_empty() => Ok(&self.anonymous),
             None => Err(QueueError::NameRequired),
         }
@@ -126,7 +141,11 @@ impl Queues {
     fn change(&mut self, name: Option<&str>, change: impl Fn(&mut Queue)) -> Result<(), QueueError> {
         match name {
             Some(name) => {
-                change(self.named.get_mut(name).ok_or_else(|| QueueError::Unknown(name.to_owned()))?);
+                change(
+                    self.named
+                        .get_mut(name)
+                        .ok_or_else(|| QueueError::Unknown(name.to_owned()))?,
+                );
             }
             None if self.named.is_empty() => change(&mut self.anonymous),
             None => self.named.values_mut().for_each(change),
@@ -220,8 +239,10 @@ impl Queues {
             stop_reason = Some("Scheduler is offline".to_owned());
         } else if queue.started && !start {
             status["blocked"] = "parent".into();
-            stop_reason =
-                Some(format!("parent queue '{}' is stopped", queue.parent.as_deref().unwrap_or_default()));
+            stop_reason = Some(format!(
+                "parent queue '{}' is stopped",
+                queue.parent.as_deref().unwrap_or_default()
+            ));
         }
         if let (false, Some(reason)) = (queue.enabled, &queue.disable_reason) {
             status["disable_reason"] = reason.as_str().into();
@@ -252,7 +273,10 @@ impl Queues {
         if self.named.is_empty() {
             return Value::Array(vec![one(None, &self.anonymous)]);
         }
-        self.named.iter().map(|(name, queue)| one(Some(name), queue)).collect()
+        self.named
+            .iter()
+            .map(|(name, queue)| one(Some(name), queue))
+            .collect()
     }
 
     /// Restores what [`Queues::save`] returned; queues that are not configured any more are skipped.
@@ -267,7 +291,10 @@ impl Queues {
             let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
             queue.enabled = entry.get("enable").and_then(Value::as_bool).unwrap_or(true);
             queue.disable_reason = text("disable_reason");
-            queue.started = entry.get("start").and_then(Value::as_bool).unwrap_or(queue.started);
+            queue.started = entry
+                .get("start")
+                .and_then(Value::as_bool)
+                .unwrap_or(queue.started);
             queue.started_sticky = queue.started;
             queue.stop_reason = text("stop_reason");
         }
@@ -290,13 +317,19 @@ mod tests {
     fn anonymous() {
         let mut queues = Queues::default();
         assert!(queues.is_started(None) && !queues.is_started(Some("x")));
-        assert_eq!(queues.status(None, true).unwrap(), json!({"enable": true, "start": true}));
+        assert_eq!(
+            queues.status(None, true).unwrap(),
+            json!({"enable": true, "start": true})
+        );
         queues.enable(None, Some("maint")).unwrap();
         let refused = queues.check_submit(None).unwrap_err().to_string();
         assert_eq!(refused, "job submission is disabled: maint");
         queues.start(None, false, None, false).unwrap();
         let saved = queues.save();
-        assert_eq!(saved, json!([{"enable": false, "disable_reason": "maint", "start": true}]));
+        assert_eq!(
+            saved,
+            json!([{"enable": false, "disable_reason": "maint", "start": true}])
+        );
         assert_eq!(
             queues.status(None, false).unwrap(),
             json!({"enable": false, "start": false, "disable_reason": "maint", "stop_reason": "Scheduler is offline"})
@@ -315,8 +348,14 @@ mod tests {
     fn named_and_virtual() {
         let mut queues = named();
         assert_eq!(queues.names(), ["batch", "debug"]);
-        assert_eq!(queues.check_submit(None).unwrap_err().to_string(), "a named queue is required");
-        assert_eq!(queues.check_submit(Some("x")).unwrap_err().to_string(), "'x' is not a valid queue");
+        assert_eq!(
+            queues.check_submit(None).unwrap_err().to_string(),
+            "a named queue is required"
+        );
+        assert_eq!(
+            queues.check_submit(Some("x")).unwrap_err().to_string(),
+            "'x' is not a valid queue"
+        );
         assert!(!queues.is_started(Some("batch")), "named queues begin stopped");
         queues.start(Some("debug"), true, None, true).unwrap();
         assert_eq!(
@@ -341,9 +380,15 @@ mod tests {
     fn bad_tables() {
         for (config, text) in [
             (json!({"a": 1}), "queue a: configuration must be a table"),
-            (json!({"a": {"parent": 1}}), "queue 'a': 'parent' must be a string"),
+            (
+                json!({"a": {"parent": 1}}),
+                "queue 'a': 'parent' must be a string",
+            ),
             (json!({"a": {"parent": "a"}}), "queue 'a': parent queue is itself"),
-            (json!({"a": {"parent": "b"}}), "queue 'a': parent queue 'b' is not configured"),
+            (
+                json!({"a": {"parent": "b"}}),
+                "queue 'a': parent queue 'b' is not configured",
+            ),
             (
                 json!({"a": {}, "b": {"parent": "a"}, "c": {"parent": "b"}}),
                 "queue 'c': parent queue 'b' is itself a virtual queue",

@@ -1,14 +1,16 @@
 //! How are exceptions raised and signals sent, on one job or on many?
 
 use super::JobManager;
-use super::event::Exception;
 use super::commit::After;
+use super::event::Exception;
 use super::state::State;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
-use flux_formats::rpc::job_manager::{CountResponse, KillAllRequest, KillRequest, RaiseAllRequest, RaiseRequest};
+use flux_formats::rpc::job_manager::{
+    CountResponse, KillAllRequest, KillRequest, RaiseAllRequest, RaiseRequest,
+};
 use serde_json::json;
 
 /// Signals are below this (Linux NSIG).
@@ -25,7 +27,11 @@ fn check_exception(severity: i64, kind: &str) -> Result<u8, RpcError> {
 }
 
 fn check_signal(signum: i64) -> Result<(), RpcError> {
-    if signum > 0 && signum < SIGNALS { Ok(()) } else { Err(RpcError::new(errno::EINVAL, "Invalid signal number")) }
+    if signum > 0 && signum < SIGNALS {
+        Ok(())
+    } else {
+        Err(RpcError::new(errno::EINVAL, "Invalid signal number"))
+    }
 }
 
 /// Returns the user that a request for many jobs names, `None` for all; guests may name themselves only.
@@ -33,11 +39,22 @@ fn target_user(cx: &Cx<'_>, req: &Message, userid: i64, text: &str) -> Result<Op
     // -1 and 4294967295 both mean everyone
     let user = u32::try_from(userid).ok().filter(|user| *user != u32::MAX);
     let allowed = cx.authorized(req, user.unwrap_or(u32::MAX));
-    if allowed { Ok(user) } else { Err(RpcError::new(errno::EPERM, text)) }
+    if allowed {
+        Ok(user)
+    } else {
+        Err(RpcError::new(errno::EPERM, text))
+    }
 }
 
 impl JobManager {
-    pub(super) fn on_raise_local(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, note: &str) {
+    pub(super) fn on_raise_local(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: JobId,
+        severity: u8,
+        kind: &str,
+        note: &str,
+    ) {
         let exception = Exception {
             kind: kind.to_owned(),
             severity,
@@ -54,11 +71,20 @@ impl JobManager {
     }
 
     pub(super) fn on_raise(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let RaiseRequest { id, severity, kind, note, wait_status } = req.payload_json()?;
+        let RaiseRequest {
+            id,
+            severity,
+            kind,
+            note,
+            wait_status,
+        } = req.payload_json()?;
         let severity = check_exception(severity, &kind)?;
         let userid = self.find(id, errno::ENOENT, "unknown job id")?.userid;
         if !cx.authorized(req, userid) {
-            return Err(RpcError::new(errno::EPERM, "guests can only raise exceptions on their own jobs"));
+            return Err(RpcError::new(
+                errno::EPERM,
+                "guests can only raise exceptions on their own jobs",
+            ));
         }
         let exception = Exception {
             kind,
@@ -74,8 +100,20 @@ impl JobManager {
     }
 
     pub(super) fn on_raiseall(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let RaiseAllRequest { dry_run, userid, states, severity, kind, note } = req.payload_json()?;
-        let user = target_user(cx, req, userid, "guests can only raise exceptions on their own jobs")?;
+        let RaiseAllRequest {
+            dry_run,
+            userid,
+            states,
+            severity,
+            kind,
+            note,
+        } = req.payload_json()?;
+        let user = target_user(
+            cx,
+            req,
+            userid,
+            "guests can only raise exceptions on their own jobs",
+        )?;
         let severity = check_exception(severity, &kind)?;
         let found = self.find_jobs(user, states);
         let count = u64::try_from(found.len()).unwrap_or(0);
@@ -115,7 +153,10 @@ impl JobManager {
         check_signal(signum)?;
         let job = self.find(id, errno::EINVAL, "unknown job id")?;
         if !cx.authorized(req, job.userid) {
-            return Err(RpcError::new(errno::EPERM, "guests may only send signals to their own jobs"));
+            return Err(RpcError::new(
+                errno::EPERM,
+                "guests may only send signals to their own jobs",
+            ));
         }
         if !job.state.is_running() {
             return Err(RpcError::new(errno::EINVAL, "job is not running"));
@@ -126,7 +167,11 @@ impl JobManager {
     }
 
     pub(super) fn on_killall(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let KillAllRequest { dry_run, userid, signum } = req.payload_json()?;
+        let KillAllRequest {
+            dry_run,
+            userid,
+            signum,
+        } = req.payload_json()?;
         let user = target_user(cx, req, userid, "guests can only kill their own jobs")?;
         check_signal(signum)?;
         let found = self.find_jobs(user, super::state::RUNNING);

@@ -106,8 +106,16 @@ impl JobManager {
                 self.read_dir(cx, key);
             }
         }
-        if self.restart.as_ref().is_some_and(|restart| restart.outstanding == 0) {
-            self.store.lookup(cx, CHECKPOINT, Box::new(|me, cx, result| me.restore_checkpoint(cx, result)));
+        if self
+            .restart
+            .as_ref()
+            .is_some_and(|restart| restart.outstanding == 0)
+        {
+            self.store.lookup(
+                cx,
+                CHECKPOINT,
+                Box::new(|me, cx, result| me.restore_checkpoint(cx, result)),
+            );
         }
     }
 
@@ -145,10 +153,12 @@ impl JobManager {
         self.store.lookup(
             cx,
             &id.kvs_key("eventlog"),
-            Box::new(move |me, cx, log| match log.map_err(|err| ReplayError::Lookup("eventlog", err)) {
-                Ok(log) => me.first_replay(cx, id, &log),
-                Err(err) => me.not_replayed(cx, id, &err),
-            }),
+            Box::new(
+                move |me, cx, log| match log.map_err(|err| ReplayError::Lookup("eventlog", err)) {
+                    Ok(log) => me.first_replay(cx, id, &log),
+                    Err(err) => me.not_replayed(cx, id, &err),
+                },
+            ),
         );
     }
 
@@ -188,7 +198,9 @@ impl JobManager {
     }
 
     fn not_replayed(&mut self, cx: &mut Cx<'_>, id: JobId, err: &ReplayError) {
-        let source = std::error::Error::source(err).map(|source| format!(": {source}")).unwrap_or_default();
+        let source = std::error::Error::source(err)
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
         cx.log_as_me(3, &format!("job {id} not replayed: {err}{source}"));
         self.job_done(cx);
     }
@@ -201,11 +213,16 @@ impl JobManager {
     }
 
     fn restore_checkpoint(&mut self, cx: &mut Cx<'_>, result: Result<Bytes, RpcError>) {
-        let saved = result.ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let saved = result
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         if let Some(saved) = &saved {
             let version = saved.get("version").and_then(Value::as_u64).unwrap_or(0);
             if version > CHECKPOINT_VERSION {
-                cx.log_as_me(0, &format!("{CHECKPOINT} has version {version}, newer than this broker knows"));
+                cx.log_as_me(
+                    0,
+                    &format!("{CHECKPOINT} has version {version}, newer than this broker knows"),
+                );
                 cx.request_exit(1);
                 return;
             }
@@ -213,7 +230,9 @@ impl JobManager {
             self.max_jobid = self.max_jobid.max(JobId(max));
             self.queues.restore(saved.get("queue").unwrap_or(&Value::Null));
         }
-        let Some(restart) = self.restart.take() else { return };
+        let Some(restart) = self.restart.take() else {
+            return;
+        };
         if self.config.stop_queues_on_restart && (saved.is_some() || restart.count > 0) {
             self.queues.stop_for_restart();
         }
@@ -234,7 +253,9 @@ impl JobManager {
         self.journal.skip_to(self.sequence);
         let ids: Vec<JobId> = self.active.keys().copied().collect();
         for id in ids {
-            let Some(job) = self.active.get_mut(&id) else { continue };
+            let Some(job) = self.active.get_mut(&id) else {
+                continue;
+            };
             match job.state {
                 State::New => self.post_sure(cx, id, &Event::Validate),
                 State::Sched => {
@@ -268,9 +289,12 @@ fn replay(
 ) -> Result<(), ReplayError> {
     for line in log.split_inclusive('\n') {
         // a crash may cut nothing: appends are atomic; anything else is damage
-        let entry = eventlog::EventRef::decode(line.strip_suffix('\n').ok_or(eventlog::EventlogError::Newline)?)?;
-        let event = Event::parse(&entry)
-            .map_err(|source| ReplayError::Context { name: entry.name.to_string(), source })?;
+        let entry =
+            eventlog::EventRef::decode(line.strip_suffix('\n').ok_or(eventlog::EventlogError::Newline)?)?;
+        let event = Event::parse(&entry).map_err(|source| ReplayError::Context {
+            name: entry.name.to_string(),
+            source,
+        })?;
         job.apply(&event, entry.timestamp)?;
         each(job, line, (&event, entry.timestamp));
     }

@@ -72,7 +72,11 @@ impl std::fmt::Debug for JobManager {
 
 impl Default for JobManager {
     fn default() -> Self {
-        Self::with_ports(Box::new(LocalStore), Box::new(LocalScheduler), Box::new(LocalExecutor))
+        Self::with_ports(
+            Box::new(LocalStore),
+            Box::new(LocalScheduler),
+            Box::new(LocalExecutor),
+        )
     }
 }
 
@@ -154,7 +158,11 @@ impl JobManager {
 
     /// Handles a request; errors are answered here.
     pub(super) fn handle(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let method = req.topic.as_str().strip_prefix("job-manager.").unwrap_or_default();
+        let method = req
+            .topic
+            .as_str()
+            .strip_prefix("job-manager.")
+            .unwrap_or_default();
         let result = match method {
             "submit" => self.on_submit(cx, req),
             "getinfo" => self.on_getinfo(cx, req),
@@ -224,7 +232,10 @@ fn unsupported(method: &str) -> RpcError {
 
 impl Service for JobManager {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: super::api::SERVICE, methods: METHODS }]
+        vec![Interface {
+            service: super::api::SERVICE,
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -232,7 +243,8 @@ impl Service for JobManager {
         self.config = Config::read(&config)?;
         Queues::check(config.get("queues").unwrap_or(&Value::Null))
             .map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
-        self.queues.configure(config.get("queues").unwrap_or(&Value::Null));
+        self.queues
+            .configure(config.get("queues").unwrap_or(&Value::Null));
         if self.config.purges() {
             cx.subscribe("heartbeat.pulse");
         }
@@ -289,7 +301,8 @@ impl Service for JobManager {
                 cx.unsubscribe("heartbeat.pulse");
             }
         }
-        self.queues.configure(config.get("queues").unwrap_or(&Value::Null));
+        self.queues
+            .configure(config.get("queues").unwrap_or(&Value::Null));
         self.drive_all(cx);
     }
 
@@ -297,7 +310,8 @@ impl Service for JobManager {
         self.refuse_waiters(cx);
         let change = self.checkpoint_change();
         self.batch(cx).change(change);
-        self.batch(cx).after(super::commit::After::Call(Box::new(|_, cx| cx.stopped())));
+        self.batch(cx)
+            .after(super::commit::After::Call(Box::new(|_, cx| cx.stopped())));
         false
     }
 }

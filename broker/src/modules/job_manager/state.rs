@@ -40,8 +40,15 @@ pub const ACTIVE: u32 = 62;
 
 impl State {
     /// All states in order of a job's life.
-    pub const ALL: [State; 7] =
-        [State::New, State::Depend, State::Priority, State::Sched, State::Run, State::Cleanup, State::Inactive];
+    pub const ALL: [State; 7] = [
+        State::New,
+        State::Depend,
+        State::Priority,
+        State::Sched,
+        State::Run,
+        State::Cleanup,
+        State::Inactive,
+    ];
 
     /// Returns the bit of the wire.
     pub const fn bit(self) -> u32 {
@@ -155,12 +162,46 @@ const TRANSITIONS: &[(State, Kind, State)] = &[
 
 /// Events that change values of a job but not its state, and the states in which they may happen.
 const STATELESS: &[(Kind, &[State])] = &[
-    (Kind::Urgency, &[State::New, State::Depend, State::Priority, State::Run, State::Cleanup]),
-    (Kind::JobspecUpdate, &[State::New, State::Depend, State::Priority, State::Run, State::Cleanup]),
-    (Kind::FluxRestart, &[State::New, State::Depend, State::Priority, State::Run, State::Cleanup]),
+    (
+        Kind::Urgency,
+        &[
+            State::New,
+            State::Depend,
+            State::Priority,
+            State::Run,
+            State::Cleanup,
+        ],
+    ),
+    (
+        Kind::JobspecUpdate,
+        &[
+            State::New,
+            State::Depend,
+            State::Priority,
+            State::Run,
+            State::Cleanup,
+        ],
+    ),
+    (
+        Kind::FluxRestart,
+        &[
+            State::New,
+            State::Depend,
+            State::Priority,
+            State::Run,
+            State::Cleanup,
+        ],
+    ),
     (
         Kind::Other,
-        &[State::New, State::Depend, State::Priority, State::Sched, State::Run, State::Cleanup],
+        &[
+            State::New,
+            State::Depend,
+            State::Priority,
+            State::Sched,
+            State::Run,
+            State::Cleanup,
+        ],
     ),
 ];
 
@@ -169,12 +210,20 @@ const STATELESS: &[(Kind, &[State])] = &[
 /// # Errors
 /// [`IllegalEvent`] when RFC 21 does not allow the event in this state; the job must not change then.
 pub fn next(state: State, kind: Kind) -> Result<State, IllegalEvent> {
-    let found = TRANSITIONS.iter().find(|(from, event, _)| *from == state && *event == kind);
+    let found = TRANSITIONS
+        .iter()
+        .find(|(from, event, _)| *from == state && *event == kind);
     if let Some((_, _, to)) = found {
         return Ok(*to);
     }
-    let stays = STATELESS.iter().any(|(event, states)| *event == kind && states.contains(&state));
-    if stays { Ok(state) } else { Err(IllegalEvent { state, kind }) }
+    let stays = STATELESS
+        .iter()
+        .any(|(event, states)| *event == kind && states.contains(&state));
+    if stays {
+        Ok(state)
+    } else {
+        Err(IllegalEvent { state, kind })
+    }
 }
 
 #[cfg(test)]
@@ -194,7 +243,9 @@ mod tests {
                     (State::New, Kind::Invalidate) => Some(State::Inactive),
                     (State::Depend, Kind::Depend) => Some(State::Priority),
                     (State::Priority | State::Sched, Kind::Priority) => Some(State::Sched),
-                    (State::Sched, Kind::Urgency | Kind::JobspecUpdate | Kind::FluxRestart) => Some(State::Priority),
+                    (State::Sched, Kind::Urgency | Kind::JobspecUpdate | Kind::FluxRestart) => {
+                        Some(State::Priority)
+                    }
                     (_, Kind::Urgency | Kind::JobspecUpdate | Kind::FluxRestart) => Some(state),
                     (State::Sched, Kind::Alloc) => Some(State::Run),
                     (State::Run | State::Cleanup, Kind::Finish) => Some(State::Cleanup),
@@ -213,11 +264,21 @@ mod tests {
     #[test]
     fn no_duplicate_rows_and_masks() {
         for (index, (from, kind, _)) in TRANSITIONS.iter().enumerate() {
-            assert!(!TRANSITIONS.iter().skip(index + 1).any(|(f, k, _)| f == from && k == kind));
+            assert!(
+                !TRANSITIONS
+                    .iter()
+                    .skip(index + 1)
+                    .any(|(f, k, _)| f == from && k == kind)
+            );
         }
         assert_eq!(RUNNING, State::Run.bit() | State::Cleanup.bit());
         let active: u32 = State::ALL.iter().map(|s| s.bit()).sum();
         assert_eq!(ACTIVE, active - State::New.bit() - State::Inactive.bit());
-        assert!(next(State::Run, Kind::Alloc).unwrap_err().to_string().contains("RUN"));
+        assert!(
+            next(State::Run, Kind::Alloc)
+                .unwrap_err()
+                .to_string()
+                .contains("RUN")
+        );
     }
 }

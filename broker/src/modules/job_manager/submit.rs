@@ -48,12 +48,35 @@ impl JobManager {
         let mut results = Vec::with_capacity(jobs.len());
         let mut accepted = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let Submission { id, userid, urgency, flags, t_submit, jobspec, environment, jobspec_text, j } = job;
-            let incoming = Incoming { id, userid, urgency, flags, t_submit, jobspec: Rc::new(jobspec) };
+            let Submission {
+                id,
+                userid,
+                urgency,
+                flags,
+                t_submit,
+                jobspec,
+                environment,
+                jobspec_text,
+                j,
+            } = job;
+            let incoming = Incoming {
+                id,
+                userid,
+                urgency,
+                flags,
+                t_submit,
+                jobspec: Rc::new(jobspec),
+            };
             let result = self.accept(cx, incoming);
             if result.is_ok() {
                 accepted.push(id);
-                self.keep_secrets(id, Secrets { j: j.clone(), environment });
+                self.keep_secrets(
+                    id,
+                    Secrets {
+                        j: j.clone(),
+                        environment,
+                    },
+                );
                 let batch = self.batch(cx);
                 batch.put(id, "J", bytes::Bytes::copy_from_slice(j.as_bytes()));
                 batch.put(id, "jobspec", jobspec_text);
@@ -70,34 +93,73 @@ impl JobManager {
     pub(super) fn on_submit(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let SubmitRequest { jobs } = req.payload_json()?;
         if let Some(why) = &self.store_error {
-            return Err(RpcError::new(errno::ENOSPC, format!("jobs cannot be stored: {why}")));
+            return Err(RpcError::new(
+                errno::ENOSPC,
+                format!("jobs cannot be stored: {why}"),
+            ));
         }
         let mut response = SubmitResponse::default();
-        for SubmitJob { id, userid, urgency, flags, t_submit, jobspec } in jobs {
-            let incoming = Incoming { id, userid, urgency, flags, t_submit, jobspec: Rc::new(jobspec) };
+        for SubmitJob {
+            id,
+            userid,
+            urgency,
+            flags,
+            t_submit,
+            jobspec,
+        } in jobs
+        {
+            let incoming = Incoming {
+                id,
+                userid,
+                urgency,
+                flags,
+                t_submit,
+                jobspec: Rc::new(jobspec),
+            };
             match self.accept(cx, incoming) {
                 Ok(()) => self.drive(cx, id),
                 Err(err) => response.errors.push((id, err.text)),
             }
         }
-        let payload = msg::json_payload(&response).map_err(|err| RpcError::new(errno::EPROTO, err.to_string()))?;
+        let payload =
+            msg::json_payload(&response).map_err(|err| RpcError::new(errno::EPROTO, err.to_string()))?;
         self.batch(cx).after(After::Respond(req.clone(), Some(payload)));
         Ok(())
     }
 
     /// Checks a job and posts its first events.
     fn accept(&mut self, cx: &mut Cx<'_>, incoming: Incoming) -> Result<(), RpcError> {
-        let Incoming { id, userid, urgency, flags, t_submit, jobspec } = incoming;
+        let Incoming {
+            id,
+            userid,
+            urgency,
+            flags,
+            t_submit,
+            jobspec,
+        } = incoming;
         if self.active.contains_key(&id) || self.inactive.contains(id) {
             return Err(RpcError::new(errno::EEXIST, format!("job id {id} is in use")));
         }
-        let queue = jobspec.pointer("/attributes/system/queue").and_then(Value::as_str);
+        let queue = jobspec
+            .pointer("/attributes/system/queue")
+            .and_then(Value::as_str);
         let inval = |text: String| RpcError::new(errno::EINVAL, text);
-        self.queues.check_submit(queue).map_err(|err| inval(err.to_string()))?;
+        self.queues
+            .check_submit(queue)
+            .map_err(|err| inval(err.to_string()))?;
         check_dependencies(&jobspec).map_err(inval)?;
         self.active.insert(id, Job::new(id, jobspec));
         self.last_time = self.last_time.max(t_submit);
-        self.record(cx, id, &Event::Submit { userid, urgency, flags }, t_submit)?;
+        self.record(
+            cx,
+            id,
+            &Event::Submit {
+                userid,
+                urgency,
+                flags,
+            },
+            t_submit,
+        )?;
         let now = self.now();
         self.record(cx, id, &Event::Validate, now)?;
         self.max_jobid = self.max_jobid.max(id);
@@ -157,11 +219,18 @@ mod tests {
 
     #[test]
     fn dependencies() {
-        let check = |list: Value| check_dependencies(&json!({"attributes": {"system": {"dependencies": list}}}));
+        let check =
+            |list: Value| check_dependencies(&json!({"attributes": {"system": {"dependencies": list}}}));
         assert_eq!(check_dependencies(&json!({})), Ok(()));
         assert_eq!(check(json!([])), Ok(()));
-        assert_eq!(check(json!([{"scheme": "x"}])).unwrap_err(), "dependency scheme \"x\" not supported");
-        assert_eq!(check(json!([{}])).unwrap_err(), "dependency[0] missing string scheme");
+        assert_eq!(
+            check(json!([{"scheme": "x"}])).unwrap_err(),
+            "dependency scheme \"x\" not supported"
+        );
+        assert_eq!(
+            check(json!([{}])).unwrap_err(),
+            "dependency[0] missing string scheme"
+        );
         assert!(check(json!({})).is_err());
     }
 }

@@ -71,7 +71,9 @@ impl JobManager {
     /// Refuses the latest waiter for any job while there are more waiters than waitable jobs.
     fn limit_waiters(&mut self, cx: &mut Cx<'_>) {
         while self.waits.any.len() + self.waits.specific.len() > self.waits.waitables {
-            let Some(req) = self.waits.any.pop_back() else { return };
+            let Some(req) = self.waits.any.pop_back() else {
+                return;
+            };
             cx.fail(&req, errno::ECHILD, "there are no more waitable jobs");
         }
     }
@@ -83,7 +85,12 @@ impl JobManager {
         }
         self.waits.waitables = self.waits.waitables.saturating_sub(1);
         let result = result_of(job);
-        if let Some(req) = self.waits.specific.remove(&job.id).or_else(|| self.waits.any.pop_front()) {
+        if let Some(req) = self
+            .waits
+            .specific
+            .remove(&job.id)
+            .or_else(|| self.waits.any.pop_front())
+        {
             cx.respond(&req, &result);
         } else {
             self.waits.zombies.insert(job.id, result);
@@ -128,7 +135,9 @@ impl JobManager {
     pub(super) fn refuse_waiters(&mut self, cx: &mut Cx<'_>) {
         let waits = std::mem::take(&mut self.waits);
         let requests = waits.any.into_iter().chain(waits.specific.into_values());
-        let drains = std::mem::take(&mut self.drains).into_iter().chain(std::mem::take(&mut self.idles));
+        let drains = std::mem::take(&mut self.drains)
+            .into_iter()
+            .chain(std::mem::take(&mut self.idles));
         for req in requests.chain(drains) {
             cx.fail(&req, errno::ENOSYS, "job-manager is unloading");
         }
@@ -142,7 +151,11 @@ fn result_of(job: &Job) -> WaitResponse {
         Some(End::Finish { status }) => describe_status(*status),
         None => (false, "Flux job wait internal error".to_owned()),
     };
-    WaitResponse { id: job.id, success, errstr }
+    WaitResponse {
+        id: job.id,
+        success,
+        errstr,
+    }
 }
 
 fn describe_status(status: i32) -> (bool, String) {
@@ -195,7 +208,9 @@ fn signal_text(signal: i32) -> String {
         "Bad system call",
     ];
     let index = usize::try_from(signal - 1).ok();
-    index.and_then(|index| TEXTS.get(index)).map_or_else(|| format!("Unknown signal {signal}"), |text| (*text).to_owned())
+    index
+        .and_then(|index| TEXTS.get(index))
+        .map_or_else(|| format!("Unknown signal {signal}"), |text| (*text).to_owned())
 }
 
 #[cfg(test)]

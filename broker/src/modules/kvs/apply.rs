@@ -24,6 +24,69 @@ pub(super) fn apply(root: &Dir, namespace: &str, txn: &Txn, editor: Editor<'_>) 
     Ok(root)
 }
 
+/// Most operations of a transaction that [`apply_in_place`] looks at.
+const IN_PLACE_MAX: usize = 8;
+
+/// Applies `txn` to `root` itself when it is plain that nothing can fail: then no node has to be copied that
+/// nobody else looks at. Returns false, with `root` as it was, when [`apply`] must decide.
+pub(super) fn apply_in_place(root: &mut Dir, namespace: &str, txn: &Txn, editor: Editor<'_>) -> bool {
+    let ops = &txn.ops;
+    if ops.len() > IN_PLACE_MAX || !ops.iter().all(|op| is_plain(root, op, editor)) {
+        return false;
+    }
+    // what one operation makes must not be in another's way
+    let clash = |(index, op): (usize, &Op)| ops.iter().skip(index + 1).any(|other| overlap(op, other));
+    if ops.iter().enumerate().any(clash) {
+        return false;
+    }
+    for op in ops {
+        if let Err(stop) = apply_op(root, namespace, op, editor) {
+            tracing::error!(key = %op.key, ?stop, "kvs: an operation that was checked failed");
+            debug_assert!(false, "checked operation failed");
+        }
+    }
+    true
+}
+
+/// Returns true when one key leads to the other, or both are the same and more than values are put there.
+fn overlap(one: &Op, other: &Op) -> bool {
+    let (short, long) = if one.key.len() < other.key.len() { (one, other) } else { (other, one) };
+    if !long.key.starts_with(short.key.as_ref()) {
+        return false;
+    }
+    let objects = |op: &Op| matches!(op.change, Change::Put(_) | Change::Graft(_));
+    match long.key.as_bytes().get(short.key.len()) {
+        None => objects(one) || objects(other),
+        Some(next) => *next == b'.',
+    }
+}
+
+/// Returns true when `op` cannot fail and does not meet a link, with all nodes on its way in memory.
+fn is_plain(root: &Dir, op: &Op, editor: Editor<'_>) -> bool {
+    let bytes = op.key.as_bytes();
+    let normal = bytes.first().is_some_and(|c| *c != b'.') && bytes.last() != Some(&b'.') && !op.key.contains("..");
+    if !normal {
+        return false;
+    }
+    let mut dir = root.clone();
+    let mut names = op.key.split('.').enumerate().peekable();
+    while let Some((depth, name)) = names.next() {
+        if depth >= KEY_DEPTH_MAX {
+            return false;
+        }
+        let last = names.peek().is_none();
+        match dir.get(name, editor.fetch) {
+            Err(_) => return false,
+            Ok(None) => return op.key.split('.').count() <= KEY_DEPTH_MAX,
+            Ok(Some(Entry::Dir(_))) if last => return !matches!(op.change, Change::Append(_)),
+            Ok(Some(Entry::Link(_))) => return last && !matches!(op.change, Change::Append(_)),
+            Ok(Some(Entry::Value(_))) => return last || op.key.split('.').count() <= KEY_DEPTH_MAX,
+            Ok(Some(Entry::Dir(sub))) => dir = sub,
+        }
+    }
+    false
+}
+
 fn apply_op(root: &mut Dir, namespace: &str, op: &Op, editor: Editor<'_>) -> Result<(), Stop> {
     let names: Vec<&str> = components(&op.key).collect();
     let walk = Walk { namespace, change: &op.change, editor };

@@ -257,6 +257,9 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Gives blobs by name, `None` for one that is not there.
+pub(crate) type ReadBlob<'a> = dyn FnMut(&BlobRef) -> Result<Option<Vec<u8>>, StoreError> + 'a;
+
 /// Returns the RFC 11 object of the directory that an internal node begins; `read` gives blobs by name.
 ///
 /// # Errors
@@ -264,7 +267,7 @@ impl<'a> Reader<'a> {
 pub(crate) fn explain(
     blob: &[u8],
     blobref: BlobRef,
-    read: &mut dyn FnMut(&BlobRef) -> Result<Option<Vec<u8>>, StoreError>,
+    read: &mut ReadBlob<'_>,
 ) -> Result<Vec<u8>, StoreError> {
     let mut entries = Vec::new();
     let mut todo = vec![decode(blob, blobref).map_err(|err| unreadable(&blobref, &err.to_string()))?];

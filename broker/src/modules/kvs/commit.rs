@@ -6,7 +6,7 @@ use super::fault::{Cred, Nodes, Pins};
 use super::local::{CommitInfo, Done};
 use super::node::{Editor, Stop};
 use super::request::{decode, root_payload};
-use super::service::{PRIMARY, Root};
+use super::service::{PRIMARY, Root, Space};
 use super::txn::{Change, Op, Txn};
 use super::Kvs;
 use crate::service::{Cx, RpcError};
@@ -177,19 +177,24 @@ impl Kvs {
     /// Applies one group of transactions; returns true when there may be more.
     fn process_group(&mut self, cx: &mut Cx<'_>, name: &Rc<str>) -> bool {
         let Some(space) = self.spaces.get_mut(name) else { return false };
-        let editor = Editor { fetch: &Nodes { cache: &self.cache, pins: &space.pins }, epoch: self.keeper.epoch() };
-        let (mut root, mut group, mut failed, mut missing) = (space.root.clone(), Vec::new(), Vec::new(), None);
-        while let Some(pending) = space.queue.front() {
+        let Space { root, queue, pins, .. } = space;
+        let editor = Editor { fetch: &Nodes { cache: &self.cache, pins }, epoch: self.keeper.epoch() };
+        let (mut group, mut failed, mut missing) = (Vec::new(), Vec::new(), None);
+        while let Some(pending) = queue.front() {
             let alone = pending.no_merge || group.last().is_some_and(|last: &Pending| last.no_merge);
             if alone && !group.is_empty() {
                 break;
             }
-            match apply::apply(&root, name, &pending.txn, editor) {
+            if apply::apply_in_place(root, name, &pending.txn, editor) {
+                group.extend(queue.pop_front());
+                continue;
+            }
+            match apply::apply(root, name, &pending.txn, editor) {
                 Ok(new) => {
-                    root = new;
-                    group.extend(space.queue.pop_front());
+                    *root = new;
+                    group.extend(queue.pop_front());
                 }
-                Err(Stop::Errno(errnum)) => failed.extend(space.queue.pop_front().map(|pending| (pending, errnum))),
+                Err(Stop::Errno(errnum)) => failed.extend(queue.pop_front().map(|pending| (pending, errnum))),
                 Err(Stop::Missing(blobs)) => {
                     missing = Some(blobs);
                     break;
@@ -200,7 +205,6 @@ impl Kvs {
             pending.reply.fail(cx, &RpcError::bare(errnum));
         }
         if !group.is_empty() {
-            space.root = root;
             space.seq += 1;
             space.pins = Pins::default();
             self.publish_group(cx, name, group);

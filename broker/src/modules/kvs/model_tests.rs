@@ -1,6 +1,6 @@
 //! Property tests: random transactions against a simple model, with spills and thinning in between.
 
-use super::apply::apply;
+use super::apply::{apply, apply_in_place};
 use super::blob;
 use super::journal::{self, Record};
 use super::lookup::{self, World};
@@ -190,12 +190,20 @@ proptest! {
         let mut epoch = 1;
         for (steps, then) in txns {
             let expected = model.apply_all(&steps);
+            let mut in_place = root.clone();
+            let plain_sailing = apply_in_place(&mut in_place, "primary", &txn(&steps), editor(&blobs, epoch));
             match apply(&root, "primary", &txn(&steps), editor(&blobs, epoch)) {
                 Ok(new) => {
                     prop_assert!(expected.is_ok());
+                    if plain_sailing {
+                        prop_assert_eq!(in_place.blobref(HASH), new.blobref(HASH));
+                    }
                     root = new;
                 }
-                Err(stop) => prop_assert_eq!(stop, Stop::Errno(expected.unwrap_err())),
+                Err(stop) => {
+                    prop_assert!(!plain_sailing);
+                    prop_assert_eq!(stop, Stop::Errno(expected.unwrap_err()));
+                }
             }
             match then {
                 0 => {

@@ -193,6 +193,12 @@ impl Kvs {
         }
     }
 
+    fn reopen(&mut self, name: &str) {
+        if let Some(space) = self.spaces.get_mut(name) {
+            space.closing = false;
+        }
+    }
+
     /// A namespace that is closing moves when nothing waits in it any more.
     pub(super) fn drained(&mut self, cx: &mut Cx<'_>, name: &Rc<str>) {
         let Some(space) = self.spaces.get_mut(name).filter(|space| space.closing && space.queue.is_empty()) else {
@@ -203,13 +209,8 @@ impl Kvs {
         let name = name.clone();
         // when the key is refused the namespace lives on
         let reply: Done<CommitInfo> = Box::new(move |cx, result| {
-            let failed = result.is_err();
-            if failed {
-                cx.to::<Kvs>("kvs", move |kvs, _| {
-                    if let Some(space) = kvs.spaces.get_mut(&name) {
-                        space.closing = false;
-                    }
-                });
+            if result.is_err() {
+                cx.to::<Kvs>("kvs", move |kvs, _| kvs.reopen(&name));
             }
             done(cx, result);
         });

@@ -76,6 +76,9 @@ impl Space {
     }
 }
 
+/// A call that came before the state was restored.
+type Early = Box<dyn FnOnce(&mut Kvs, &mut Cx<'_>)>;
+
 /// The `kvs` module.
 pub struct Kvs {
     pub(super) hash: HashType,
@@ -88,7 +91,7 @@ pub struct Kvs {
     pub(super) keeper: super::keeper::Keeper,
     pub(super) stats: Stats,
     /// Requests that came before the state was restored.
-    early: Vec<Box<dyn FnOnce(&mut Kvs, &mut Cx<'_>)>>,
+    early: Vec<Early>,
     restored: bool,
 }
 

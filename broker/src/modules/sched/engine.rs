@@ -32,15 +32,26 @@ impl PolicyEngine {
     /// # Errors
     /// The policy thread cannot be started.
     pub(super) fn open(cx: &mut Cx<'_>) -> Result<Self, RpcError> {
-        let name = cx.config.pointer("/sched-simple/policy").and_then(Value::as_str).unwrap_or("fcfs").to_owned();
-        let args = cx.config.pointer("/sched-simple/args").cloned().unwrap_or_else(|| json!({}));
+        let name = cx
+            .config
+            .pointer("/sched-simple/policy")
+            .and_then(Value::as_str)
+            .unwrap_or("fcfs")
+            .to_owned();
+        let args = cx
+            .config
+            .pointer("/sched-simple/args")
+            .cloned()
+            .unwrap_or_else(|| json!({}));
         let config = HostConfig {
             dir: policy_link::policy_dir(cx),
             scheduler: Some(policy_link::plugin(World::Scheduler, &name, args)),
             config: policy_link::config_text(cx),
             ..HostConfig::default()
         };
-        Ok(PolicyEngine { link: PolicyLink::open(cx, config, Sched::on_answers)? })
+        Ok(PolicyEngine {
+            link: PolicyLink::open(cx, config, Sched::on_answers)?,
+        })
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Sched {
     make: MakeEngine,
     /// Asks for resources; a test tells them itself.
     acquire: fn(&mut Cx<'_>) -> bool,
+    /// Resources were defined at least once.
+    defined: bool,
     /// Resources are known and the job manager was told.
     ready: bool,
     /// Commands of this turn.
@@ -63,6 +65,7 @@ impl Sched {
             engine: None,
             make,
             acquire,
+            defined: false,
             ready: false,
             commands: Vec::new(),
             armed: false,
@@ -84,7 +87,10 @@ impl Sched {
 
     fn flush(&mut self, cx: &mut Cx<'_>) {
         self.armed = false;
-        let commands = std::mem::take(&mut self.commands).into_iter().map(Command::Sched).collect();
+        let commands = std::mem::take(&mut self.commands)
+            .into_iter()
+            .map(Command::Sched)
+            .collect();
         let Some(engine) = &mut self.engine else { return };
         if let Err(err) = engine.send(cx, commands) {
             self.engine_lost(cx, &err);
@@ -105,19 +111,29 @@ impl Sched {
     pub(super) fn on_requests(&mut self, cx: &mut Cx<'_>, requests: Vec<SchedRequest>) {
         for request in requests {
             match request {
-                SchedRequest::Alloc { id, priority, userid, t_submit, jobspec } => {
-                    match Request::from_jobspec(&jobspec) {
-                        Ok(request) => {
-                            self.pending += 1;
-                            let submit = Submit { id: id.0, priority, userid, t_submit, request };
-                            self.command(cx, SchedCommand::Submit(Box::new(submit)));
-                        }
-                        Err(err) => {
-                            let note = format!("cannot parse jobspec: {err}");
-                            job_manager::sched_event(cx, id, SchedEvent::Deny { note });
-                        }
+                SchedRequest::Alloc {
+                    id,
+                    priority,
+                    userid,
+                    t_submit,
+                    jobspec,
+                } => match Request::from_jobspec(&jobspec) {
+                    Ok(request) => {
+                        self.pending += 1;
+                        let submit = Submit {
+                            id: id.0,
+                            priority,
+                            userid,
+                            t_submit,
+                            request,
+                        };
+                        self.command(cx, SchedCommand::Submit(Box::new(submit)));
                     }
-                }
+                    Err(err) => {
+                        let note = format!("cannot parse jobspec: {err}");
+                        job_manager::sched_event(cx, id, SchedEvent::Deny { note });
+                    }
+                },
                 SchedRequest::Cancel(id) => self.command(cx, SchedCommand::Cancel { id: id.0 }),
                 SchedRequest::Prioritize(jobs) => {
                     let jobs = jobs.into_iter().map(|(id, priority)| (id.0, priority)).collect();
@@ -125,7 +141,13 @@ impl Sched {
                 }
                 SchedRequest::Free { id, ranks } => self.command(cx, SchedCommand::Free { id: id.0, ranks }),
                 SchedRequest::Adopt { id, r } => {
-                    self.command(cx, SchedCommand::Adopt { id: id.0, r: r.to_string().into() });
+                    self.command(
+                        cx,
+                        SchedCommand::Adopt {
+                            id: id.0,
+                            r: r.to_string().into(),
+                        },
+                    );
                 }
             }
         }
@@ -134,6 +156,10 @@ impl Sched {
     pub(super) fn on_resources(&mut self, cx: &mut Cx<'_>, update: AcquireUpdate) {
         match update {
             AcquireUpdate::Initial { r, up } => {
+                if self.defined && !self.begin_again(cx) {
+                    return;
+                }
+                self.defined = true;
                 let down = r.ranks().difference(&up);
                 self.command(cx, SchedCommand::Define { r: r.encode().into() });
                 if !down.is_empty() {
@@ -145,6 +171,20 @@ impl Sched {
             AcquireUpdate::Shrink(ranks) => self.command(cx, SchedCommand::Shrink(ranks)),
             AcquireUpdate::Expiration(at) => self.command(cx, SchedCommand::Expiration(at)),
         }
+    }
+
+    /// Other resources than before: a new engine learns everything from the job manager, so that nothing is given away
+    /// before it knows what jobs hold. Returns false when there is no new engine.
+    fn begin_again(&mut self, cx: &mut Cx<'_>) -> bool {
+        job_manager::sched_ready(cx, false);
+        self.ready = false;
+        self.pending = 0;
+        self.commands.clear();
+        match (self.make)(cx) {
+            Ok(engine) => self.engine = Some(engine),
+            Err(err) => self.engine_lost(cx, &err),
+        }
+        self.engine.is_some()
     }
 
     /// Takes the engine's answers.
@@ -164,7 +204,13 @@ impl Sched {
                     return self.engine_lost(cx, &RpcError::new(errno::EIO, text));
                 }
                 Answer::Configured { result: Err(err), .. } => {
-                    cx.log_as_me(3, &format!("configuration refused: {}", crate::modules::policy_link::chain(&err)));
+                    cx.log_as_me(
+                        3,
+                        &format!(
+                            "configuration refused: {}",
+                            crate::modules::policy_link::chain(&err)
+                        ),
+                    );
                 }
                 Answer::Ready(Ok(())) | Answer::Configured { .. } | Answer::Ingest { .. } => {}
             }
@@ -202,14 +248,23 @@ impl Sched {
                 cx.log_as_me(2, &format!("resources cannot be used: {why}"));
             }
             SchedAnswer::Feasible { token, result } => {
-                let Some(req) = self.waiting.remove(&token) else { return };
+                let Some(req) = self.waiting.remove(&token) else {
+                    return;
+                };
                 match result {
                     Ok(()) => cx.respond_empty(&req),
                     Err(text) => cx.fail(&req, errno::EINVAL, &text),
                 }
             }
-            SchedAnswer::Status { token, all, down, allocated } => {
-                let Some(req) = self.waiting.remove(&token) else { return };
+            SchedAnswer::Status {
+                token,
+                all,
+                down,
+                allocated,
+            } => {
+                let Some(req) = self.waiting.remove(&token) else {
+                    return;
+                };
                 let raw = RawValue::from_string;
                 match (raw(all), raw(down), raw(allocated)) {
                     (Ok(all), Ok(down), Ok(allocated)) => {
@@ -233,12 +288,22 @@ impl Sched {
             .map_err(|err| RpcError::new(errno::EINVAL, format!("cannot parse jobspec: {err}")))?;
         self.check_engine()?;
         let token = self.token_for(req);
-        self.command(cx, SchedCommand::CheckFeasible { token, request: Box::new(request) });
+        self.command(
+            cx,
+            SchedCommand::CheckFeasible {
+                token,
+                request: Box::new(request),
+            },
+        );
         Ok(())
     }
 
     fn check_engine(&self) -> Result<(), RpcError> {
-        if self.engine.is_some() { Ok(()) } else { Err(RpcError::new(errno::EIO, "the scheduler's plugin is not loaded")) }
+        if self.engine.is_some() {
+            Ok(())
+        } else {
+            Err(RpcError::new(errno::EIO, "the scheduler's plugin is not loaded"))
+        }
     }
 }
 
@@ -255,16 +320,28 @@ const FEASIBILITY: &[Method] = &[Method::user("check")];
 impl Service for Sched {
     fn interfaces(&self) -> Vec<Interface> {
         vec![
-            Interface { service: super::api::SERVICE, methods: SCHED },
-            Interface { service: "feasibility", methods: FEASIBILITY },
-            Interface { service: "sched-simple", methods: &[] },
+            Interface {
+                service: super::api::SERVICE,
+                methods: SCHED,
+            },
+            Interface {
+                service: "feasibility",
+                methods: FEASIBILITY,
+            },
+            Interface {
+                service: "sched-simple",
+                methods: &[],
+            },
         ]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         self.engine = Some((self.make)(cx)?);
         if !(self.acquire)(cx) {
-            return Err(RpcError::new(errno::ENOSYS, "the resource module must be loaded first"));
+            return Err(RpcError::new(
+                errno::ENOSYS,
+                "the resource module must be loaded first",
+            ));
         }
         Ok(())
     }
@@ -281,7 +358,10 @@ impl Service for Sched {
                 .payload_json::<flux_formats::rpc::sched::ExpirationRequest>()
                 .map(|_| cx.respond_empty(&req))
                 .map_err(RpcError::from),
-            _ => Err(RpcError::new(errno::ENOSYS, "this scheduler serves the job manager of its own broker only")),
+            _ => Err(RpcError::new(
+                errno::ENOSYS,
+                "this scheduler serves the job manager of its own broker only",
+            )),
         };
         if let Err(err) = result {
             cx.fail_with(&req, &err);

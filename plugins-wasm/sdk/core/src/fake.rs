@@ -24,7 +24,11 @@ pub struct FakeHost {
 impl FakeHost {
     /// Returns a broker with a configuration and no arguments.
     pub fn new(config: Value) -> FakeHost {
-        FakeHost { config, args: Value::Object(serde_json::Map::new()), ..FakeHost::default() }
+        FakeHost {
+            config,
+            args: Value::Object(serde_json::Map::new()),
+            ..FakeHost::default()
+        }
     }
 }
 
@@ -39,7 +43,9 @@ impl Host for FakeHost {
 
     fn config(&self, path: &str) -> Option<String> {
         let keys = path.split('.').filter(|key| !key.is_empty());
-        keys.into_iter().try_fold(&self.config, |value, key| value.get(key)).map(Value::to_string)
+        keys.into_iter()
+            .try_fold(&self.config, |value, key| value.get(key))
+            .map(Value::to_string)
     }
 
     fn args(&self) -> String {
@@ -65,7 +71,12 @@ pub struct FakeJob {
 impl FakeJob {
     /// Returns a job with a jobspec.
     pub fn new(jobspec: impl Into<String>) -> FakeJob {
-        FakeJob { jobspec: jobspec.into(), urgency: 16, rolemask: 1, ..FakeJob::default() }
+        FakeJob {
+            jobspec: jobspec.into(),
+            urgency: 16,
+            rolemask: 1,
+            ..FakeJob::default()
+        }
     }
 }
 
@@ -127,6 +138,10 @@ impl Pool for FakePool {
     }
 
     fn count(&self) -> Counts {
-        Counts { nodes_up: 1, cores_free: *self.free.borrow(), gpus_free: 0 }
+        Counts {
+            nodes_up: 1,
+            cores_free: *self.free.borrow(),
+            gpus_free: 0,
+        }
     }
 }

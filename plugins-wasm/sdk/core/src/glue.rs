@@ -37,7 +37,10 @@ macro_rules! implement_host {
 
         impl From<$crate::Refusal> for flux::policy::types::Refusal {
             fn from(refusal: $crate::Refusal) -> Self {
-                Self { errnum: refusal.errnum, text: refusal.text }
+                Self {
+                    errnum: refusal.errnum,
+                    text: refusal.text,
+                }
             }
         }
     };
@@ -79,4 +82,3 @@ macro_rules! implement_job {
         }
     };
 }
-

@@ -24,7 +24,11 @@ impl<'a> Object<'a> {
     /// Returns the text of a key's value.
     pub fn get(&self, key: &str) -> Option<&str> {
         // as in other parsers, the last of equal keys counts
-        self.entries.iter().rev().find(|(known, _)| known == key).map(|(_, value)| &**value)
+        self.entries
+            .iter()
+            .rev()
+            .find(|(known, _)| known == key)
+            .map(|(_, value)| &**value)
     }
 
     /// Returns true when the key is there.
@@ -100,7 +104,10 @@ mod tests {
         assert_eq!(object.get("b"), Some(r#"{"x":[1, 2]}"#));
         object.set("a", "2");
         object.set("c", "null");
-        assert_eq!(object.to_string(), r#"{"a":2,"b":{"x":[1, 2]},"é\n":"y","c":null}"#);
+        assert_eq!(
+            object.to_string(),
+            r#"{"a":2,"b":{"x":[1, 2]},"é\n":"y","c":null}"#
+        );
         assert!(Object::parse("[1]").is_none() && Object::parse("{").is_none());
     }
 }

@@ -17,7 +17,10 @@ pub struct Refusal {
 impl Refusal {
     /// Returns a refusal with EINVAL.
     pub fn invalid(text: impl Into<String>) -> Refusal {
-        Refusal { errnum: EINVAL, text: text.into() }
+        Refusal {
+            errnum: EINVAL,
+            text: text.into(),
+        }
     }
 }
 

@@ -27,8 +27,16 @@ impl flux_policy_sdk_core::Pool for BrokerPool {
     }
 
     fn count(&self) -> flux_policy_sdk_core::Counts {
-        let flux::policy::pool::Counts { nodes_up, cores_free, gpus_free } = flux::policy::pool::count();
-        flux_policy_sdk_core::Counts { nodes_up, cores_free, gpus_free }
+        let flux::policy::pool::Counts {
+            nodes_up,
+            cores_free,
+            gpus_free,
+        } = flux::policy::pool::count();
+        flux_policy_sdk_core::Counts {
+            nodes_up,
+            cores_free,
+            gpus_free,
+        }
     }
 }
 

@@ -16,7 +16,10 @@ pub struct Hostile {
 impl Scheduler for Hostile {
     fn configure(host: &dyn Host) -> Result<Self, Refusal> {
         let mode = host.config("hostile.sched").unwrap_or_default();
-        Ok(Hostile { mode: mode.trim_matches('"').to_owned(), ids: Vec::new() })
+        Ok(Hostile {
+            mode: mode.trim_matches('"').to_owned(),
+            ids: Vec::new(),
+        })
     }
 
     fn reconfigure(&mut self, host: &dyn Host) -> Result<(), Refusal> {

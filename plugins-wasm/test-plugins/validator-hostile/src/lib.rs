@@ -15,7 +15,10 @@ pub struct Hostile {
 impl Validator for Hostile {
     fn configure(host: &dyn Host) -> Result<Self, Refusal> {
         match host.config("hostile.configure").as_deref() {
-            Some("\"refuse\"") => Err(Refusal { errnum: 1, text: "will not".to_owned() }),
+            Some("\"refuse\"") => Err(Refusal {
+                errnum: 1,
+                text: "will not".to_owned(),
+            }),
             Some("\"trap\"") => std::process::abort(),
             _ => Ok(Hostile { calls: 0 }),
         }
@@ -34,10 +37,22 @@ impl Validator for Hostile {
                 }
             }
             "trap" => std::process::abort(),
-            "recurse" => Err(Refusal { errnum: recurse(black_box(u64::MAX)), text: String::new() }),
-            "huge-refusal" => Err(Refusal { errnum: 22, text: "x".repeat(40 << 20) }),
-            "long-refusal" => Err(Refusal { errnum: 22, text: "é".repeat(100_000) }),
-            "errno-0" => Err(Refusal { errnum: 0, text: "zero".to_owned() }),
+            "recurse" => Err(Refusal {
+                errnum: recurse(black_box(u64::MAX)),
+                text: String::new(),
+            }),
+            "huge-refusal" => Err(Refusal {
+                errnum: 22,
+                text: "x".repeat(40 << 20),
+            }),
+            "long-refusal" => Err(Refusal {
+                errnum: 22,
+                text: "é".repeat(100_000),
+            }),
+            "errno-0" => Err(Refusal {
+                errnum: 0,
+                text: "zero".to_owned(),
+            }),
             "flood" => {
                 for line in 0..100_000 {
                     host.log(Level::Err, &format!("line {line}\nwith a break"));
@@ -45,10 +60,13 @@ impl Validator for Hostile {
                 Ok(())
             }
             "huge-log" => {
-                host.log(Level::Err, &"x".repeat(30 << 20));
+                host.log(Level::Err, &"x".repeat(8 << 20));
                 Ok(())
             }
-            "calls" => Err(Refusal { errnum: 22, text: self.calls.to_string() }),
+            "calls" => Err(Refusal {
+                errnum: 22,
+                text: self.calls.to_string(),
+            }),
             _ => Ok(()),
         }
     }

@@ -59,7 +59,9 @@ impl Store for FakeStore {
         let mut world = self.0.borrow_mut();
         world.commits += 1;
         world.durable_commits += usize::from(durable);
-        let failed = world.fail.map(|errnum| RpcError::new(errnum, "store.sqlite: disk full"));
+        let failed = world
+            .fail
+            .map(|errnum| RpcError::new(errnum, "store.sqlite: disk full"));
         if failed.is_none() || world.fail_visible {
             for change in changes {
                 match change {
@@ -88,7 +90,11 @@ impl Store for FakeStore {
             .filter_map(|k| k.strip_prefix(&prefix))
             .filter_map(|rest| rest.split('.').next().map(str::to_owned))
             .collect();
-        let result = if names.is_empty() { Err(RpcError::bare(errno::ENOENT)) } else { Ok(names.into_iter().collect()) };
+        let result = if names.is_empty() {
+            Err(RpcError::bare(errno::ENOENT))
+        } else {
+            Ok(names.into_iter().collect())
+        };
         reply(cx, done, result);
     }
 }
@@ -143,7 +149,13 @@ impl Scheduler for FakeScheduler {
             world.slots -= 1;
             assert!(world.holding.insert(id), "{id} allocated twice");
             let annotations = r#"{"sched":{"resource_summary":"rank0/core0"}}"#.to_owned();
-            answers.push((id, SchedEvent::Alloc { r: r_text(), annotations }));
+            answers.push((
+                id,
+                SchedEvent::Alloc {
+                    r: r_text(),
+                    annotations,
+                },
+            ));
         }
         drop(world);
         if !answers.is_empty() {
@@ -172,7 +184,10 @@ impl Executor for FakeExecutor {
     }
 
     fn exception(&mut self, _cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
-        self.0.borrow_mut().exceptions.push((id, severity, kind.to_owned()));
+        self.0
+            .borrow_mut()
+            .exceptions
+            .push((id, severity, kind.to_owned()));
     }
 
     fn expiration(&mut self, _cx: &mut Cx<'_>, id: JobId, expiration: f64) {
@@ -189,7 +204,14 @@ pub(crate) fn finish(cx: &mut Cx<'_>, id: JobId, status: i32) {
 /// Reports a job's end.
 pub(crate) fn end(cx: &mut Cx<'_>, id: JobId, status: i32) {
     api::exec_event(cx, id, ExecEvent::Finish { status });
-    api::exec_event(cx, id, ExecEvent::Release { ranks: IdSet::from_range(0, 0), last: true });
+    api::exec_event(
+        cx,
+        id,
+        ExecEvent::Release {
+            ranks: IdSet::from_range(0, 0),
+            last: true,
+        },
+    );
 }
 
 /// A hub with a job manager over the fakes.
@@ -204,21 +226,33 @@ pub(crate) type Reply = Rc<RefCell<Option<Result<Value, RpcError>>>>;
 
 impl Bench {
     pub(crate) fn new(slots: usize, auto: bool) -> Self {
-        let world = Rc::new(RefCell::new(World { slots, auto, ..World::default() }));
+        let world = Rc::new(RefCell::new(World {
+            slots,
+            auto,
+            ..World::default()
+        }));
         Self::over(world)
     }
 
     /// A job manager that asks the scheduler module of the hub; that is to be loaded by the test.
-    pub(crate) fn with_local_scheduler(auto: bool) -> Self {
-        let world = Rc::new(RefCell::new(World { auto, ..World::default() }));
+    pub(crate) fn with_local_scheduler(auto: bool, config: Value) -> Self {
+        let world = Rc::new(RefCell::new(World {
+            auto,
+            ..World::default()
+        }));
         let mut hub = TestHub::new(&[]);
+        hub.hub.core().config = Rc::new(config);
         let jobs = JobManager::with_ports(
             Box::new(FakeStore(world.clone())),
             Box::new(super::super::ports::LocalScheduler),
             Box::new(FakeExecutor(world.clone())),
         );
         hub.load("job-manager", Box::new(jobs)).unwrap();
-        Bench { hub, world, next: 1 << 24 }
+        Bench {
+            hub,
+            world,
+            next: 1 << 24,
+        }
     }
 
     /// Starts a job manager over what an earlier one left.
@@ -231,12 +265,17 @@ impl Bench {
         );
         hub.load("job-manager", Box::new(jobs)).unwrap();
         hub.with_probe(|cx| api::sched_ready(cx, true));
-        Bench { hub, world, next: 1 << 24 }
+        Bench {
+            hub,
+            world,
+            next: 1 << 24,
+        }
     }
 
     pub(crate) fn submission(&mut self, urgency: u8, flags: u32) -> Submission {
         self.next += 1 << 24;
-        let jobspec = json!({"resources": [], "tasks": [], "attributes": {"system": {"duration": 0}}, "version": 1});
+        let jobspec =
+            json!({"resources": [], "tasks": [], "attributes": {"system": {"duration": 0}}, "version": 1});
         Submission {
             id: JobId(self.next),
             userid: 1000,
@@ -255,7 +294,9 @@ impl Bench {
         let out: Rc<RefCell<Option<Vec<Result<JobId, RpcError>>>>> = Rc::default();
         let slot = out.clone();
         self.hub.with_probe(move |cx| {
-            api::submit(cx, jobs, move |_: &mut Probe, _, results| *slot.borrow_mut() = Some(results));
+            api::submit(cx, jobs, move |_: &mut Probe, _, results| {
+                *slot.borrow_mut() = Some(results)
+            });
         });
         out.take().unwrap_or_default()
     }
@@ -308,7 +349,11 @@ impl Bench {
 
     pub(crate) fn log(&self, id: JobId) -> String {
         let world = self.world.borrow();
-        let log = world.map.get(&id.kvs_key("eventlog")).cloned().unwrap_or_default();
+        let log = world
+            .map
+            .get(&id.kvs_key("eventlog"))
+            .cloned()
+            .unwrap_or_default();
         String::from_utf8(log).unwrap()
     }
 
@@ -326,7 +371,10 @@ impl Bench {
     }
 
     pub(crate) fn cancel(&mut self, id: JobId) -> Result<Value, RpcError> {
-        self.rpc("job-manager.raise", &json!({"id": id, "severity": 0, "type": "cancel", "note": ""}))
+        self.rpc(
+            "job-manager.raise",
+            &json!({"id": id, "severity": 0, "type": "cancel", "note": ""}),
+        )
     }
 
     /// Returns a job's state bit, 0 when it is not active.
@@ -342,4 +390,11 @@ impl Bench {
         assert!(state == 0 || state & state::ACTIVE != 0);
         state
     }
+}
+
+/// Returns the CPU time that this thread has used, in seconds.
+pub(crate) fn cpu_secs() -> f64 {
+    use nix::sys::time::TimeValLike;
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD).unwrap();
+    (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6
 }

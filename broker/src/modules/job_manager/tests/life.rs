@@ -13,24 +13,41 @@ use std::rc::Rc;
 
 /// The events of a job that ran, as flux-core 0.88 logs them.
 fn golden_names() -> Vec<&'static str> {
-    vec!["submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free", "clean"]
+    vec![
+        "submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free", "clean",
+    ]
 }
 
 #[test]
 fn a_job_runs_with_the_golden_events() {
     let mut bench = Bench::new(1, false);
     let id = bench.submit();
-    assert_eq!(bench.events(id), ["submit", "validate", "depend", "priority", "alloc"]);
+    assert_eq!(
+        bench.events(id),
+        ["submit", "validate", "depend", "priority", "alloc"]
+    );
     let start = bench.world.borrow_mut().starts.pop().unwrap();
-    assert_eq!((start.id, start.reattach, start.j.as_deref()), (id, false, Some("J")));
-    assert_eq!(start.jobspec.pointer("/attributes/system/environment"), Some(&json!({"PATH": "/bin"})));
+    assert_eq!(
+        (start.id, start.reattach, start.j.as_deref()),
+        (id, false, Some("J"))
+    );
+    assert_eq!(
+        start.jobspec.pointer("/attributes/system/environment"),
+        Some(&json!({"PATH": "/bin"}))
+    );
     assert_eq!(bench.state(id), 16);
     bench.with(move |cx| finish(cx, id, 0));
     assert_eq!(bench.events(id), golden_names());
     let contexts: Vec<(&str, Value)> = vec![
-        ("submit", json!({"userid": 1000, "urgency": 16, "flags": 0, "version": 1})),
+        (
+            "submit",
+            json!({"userid": 1000, "urgency": 16, "flags": 0, "version": 1}),
+        ),
         ("priority", json!({"priority": 16})),
-        ("alloc", json!({"annotations": {"sched": {"resource_summary": "rank0/core0"}}})),
+        (
+            "alloc",
+            json!({"annotations": {"sched": {"resource_summary": "rank0/core0"}}}),
+        ),
         ("finish", json!({"status": 0})),
         ("release", json!({"ranks": "all", "final": true})),
     ];
@@ -68,19 +85,38 @@ fn cancelled_while_pending_running_and_between() {
     let mut bench = Bench::new(1, false);
     let (running, pending) = (bench.submit(), bench.submit());
     bench.cancel(pending).unwrap();
-    assert_eq!(bench.events(pending), ["submit", "validate", "depend", "priority", "exception", "clean"]);
+    assert_eq!(
+        bench.events(pending),
+        ["submit", "validate", "depend", "priority", "exception", "clean"]
+    );
     assert_eq!(
         bench.context(pending, "exception"),
         json!({"type": "cancel", "severity": 0, "note": "", "userid": 1000})
     );
     bench.cancel(running).unwrap();
     assert_eq!(bench.state(running), 32);
-    assert_eq!(bench.world.borrow().exceptions, [(running, 0, "cancel".to_owned())]);
+    assert_eq!(
+        bench.world.borrow().exceptions,
+        [(running, 0, "cancel".to_owned())]
+    );
     bench.with(move |cx| finish(cx, running, 36608));
-    let expected = ["alloc", "exception", "start", "finish", "release", "free", "clean"];
+    let expected = [
+        "alloc",
+        "exception",
+        "start",
+        "finish",
+        "release",
+        "free",
+        "clean",
+    ];
     assert_eq!(bench.events(running)[4..], expected);
-    assert_eq!(bench.refused("job-manager.raise", &json!({"id": running, "severity": 0, "type": "cancel"})),
-        (errno::ENOENT, "job is inactive".to_owned()));
+    assert_eq!(
+        bench.refused(
+            "job-manager.raise",
+            &json!({"id": running, "severity": 0, "type": "cancel"})
+        ),
+        (errno::ENOENT, "job is inactive".to_owned())
+    );
     assert_eq!(bench.world.borrow().slots, 1);
 }
 
@@ -91,10 +127,33 @@ fn exceptions_and_releases_of_the_execution_service() {
     bench.with(move |cx| {
         api::exec_event(cx, id, ExecEvent::Start);
         let note = "resource allocation expired".to_owned();
-        api::exec_event(cx, id, ExecEvent::Exception { severity: 0, kind: "timeout".into(), note, userid: None });
+        api::exec_event(
+            cx,
+            id,
+            ExecEvent::Exception {
+                severity: 0,
+                kind: "timeout".into(),
+                note,
+                userid: None,
+            },
+        );
         api::exec_event(cx, id, ExecEvent::Finish { status: 36352 });
-        api::exec_event(cx, id, ExecEvent::Release { ranks: IdSet::from_range(0, 1), last: false });
-        api::exec_event(cx, id, ExecEvent::Release { ranks: IdSet::from_range(2, 3), last: true });
+        api::exec_event(
+            cx,
+            id,
+            ExecEvent::Release {
+                ranks: IdSet::from_range(0, 1),
+                last: false,
+            },
+        );
+        api::exec_event(
+            cx,
+            id,
+            ExecEvent::Release {
+                ranks: IdSet::from_range(2, 3),
+                last: true,
+            },
+        );
     });
     let log = bench.log(id);
     assert!(log.contains(
@@ -121,19 +180,44 @@ fn a_denied_job_gets_an_alloc_exception() {
 fn priority_order_hold_and_expedite() {
     let mut bench = Bench::new(1, false);
     let first = bench.submit();
-    let (low, high, held) = (bench.submission(3, 0), bench.submission(31, 0), bench.submission(0, 0));
-    let ids: Vec<JobId> = bench.submit_all(vec![low, high, held]).into_iter().map(Result::unwrap).collect();
-    assert_eq!(bench.context(ids[1], "priority"), json!({"priority": 4_294_967_295_u32}));
+    let (low, high, held) = (
+        bench.submission(3, 0),
+        bench.submission(31, 0),
+        bench.submission(0, 0),
+    );
+    let ids: Vec<JobId> = bench
+        .submit_all(vec![low, high, held])
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        bench.context(ids[1], "priority"),
+        json!({"priority": 4_294_967_295_u32})
+    );
     assert_eq!(bench.context(ids[2], "priority"), json!({"priority": 0}));
-    let order = |bench: &Bench| bench.world.borrow().pending.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+    let order = |bench: &Bench| {
+        bench
+            .world
+            .borrow()
+            .pending
+            .iter()
+            .map(|(_, id)| *id)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(order(&bench), [ids[1], ids[0]]);
-    let answer = bench.rpc("job-manager.urgency", &json!({"id": ids[2], "urgency": 20})).unwrap();
+    let answer = bench
+        .rpc("job-manager.urgency", &json!({"id": ids[2], "urgency": 20}))
+        .unwrap();
     assert_eq!(answer, json!({"old_urgency": 0}));
     assert_eq!(order(&bench), [ids[1], ids[2], ids[0]]);
-    bench.rpc("job-manager.urgency", &json!({"id": ids[1], "urgency": 0})).unwrap();
+    bench
+        .rpc("job-manager.urgency", &json!({"id": ids[1], "urgency": 0}))
+        .unwrap();
     assert_eq!(order(&bench), [ids[2], ids[0]]);
     assert_eq!(
-        bench.refused("job-manager.urgency", &json!({"id": first, "urgency": 1})).1,
+        bench
+            .refused("job-manager.urgency", &json!({"id": first, "urgency": 1}))
+            .1,
         "urgency cannot be changed once resources are allocated"
     );
     bench.with(move |cx| finish(cx, first, 0));
@@ -155,7 +239,10 @@ fn a_scheduler_that_goes_and_comes() {
         json!({"queue_length": 1, "alloc_pending": 0, "running": 0})
     );
     let status = bench.rpc("job-manager.queue-status", &json!({})).unwrap();
-    assert_eq!(status, json!({"enable": true, "start": false, "blocked": "scheduler", "stop_reason": "Scheduler is offline"}));
+    assert_eq!(
+        status,
+        json!({"enable": true, "start": false, "blocked": "scheduler", "stop_reason": "Scheduler is offline"})
+    );
     bench.world.borrow_mut().slots = 1;
     bench.with(|cx| api::sched_ready(cx, true));
     assert_eq!(bench.state(id), 16);
@@ -185,14 +272,19 @@ fn the_journal_shows_everything_once() {
         // events of the same turn come before and after the subscription
         api::exec_event(cx, early, ExecEvent::Start);
         api::subscribe_journal(cx, move |_: &mut Probe, _, events: &[JobEvent]| {
-            slot.borrow_mut().extend(events.iter().map(|event| (event.id, event.name.to_string())));
+            slot.borrow_mut()
+                .extend(events.iter().map(|event| (event.id, event.name.to_string())));
         });
         end(cx, early, 0);
     });
     let names: Vec<String> = seen.borrow().iter().map(|(_, name)| name.clone()).collect();
     assert_eq!(names, golden_names());
     let late = bench.submit();
-    assert!(seen.borrow().iter().any(|(id, name)| *id == late && name == "alloc"));
+    assert!(
+        seen.borrow()
+            .iter()
+            .any(|(id, name)| *id == late && name == "alloc")
+    );
 }
 
 #[test]
@@ -207,14 +299,29 @@ fn waitable_jobs() {
     let specific = bench.send("job-manager.wait", &json!({"id": a}));
     let any = bench.send("job-manager.wait", &json!({"id": -1}));
     let excess = bench.send("job-manager.wait", &json!({"id": u64::MAX}));
-    assert_eq!(excess.take().unwrap().unwrap_err().text, "there are no more waitable jobs");
+    assert_eq!(
+        excess.take().unwrap().unwrap_err().text,
+        "there are no more waitable jobs"
+    );
     let refused = bench.refused("job-manager.wait", &json!({"id": plain}));
-    assert_eq!(refused, (errno::ECHILD, "job was not submitted with FLUX_JOB_WAITABLE".to_owned()));
+    assert_eq!(
+        refused,
+        (
+            errno::ECHILD,
+            "job was not submitted with FLUX_JOB_WAITABLE".to_owned()
+        )
+    );
     bench.with(move |cx| finish(cx, a, 0));
-    assert_eq!(specific.take().unwrap().unwrap(), json!({"id": a, "success": true, "errstr": ""}));
+    assert_eq!(
+        specific.take().unwrap().unwrap(),
+        json!({"id": a, "success": true, "errstr": ""})
+    );
     bench.with(move |cx| finish(cx, b, 256));
     let text = "task(s) exited with exit code 1";
-    assert_eq!(any.take().unwrap().unwrap(), json!({"id": b, "success": false, "errstr": text}));
+    assert_eq!(
+        any.take().unwrap().unwrap(),
+        json!({"id": b, "success": false, "errstr": text})
+    );
     let c = job(&mut bench);
     bench.cancel(c).unwrap();
     bench.with(move |cx| finish(cx, c, 15));
@@ -226,8 +333,13 @@ fn waitable_jobs() {
 fn drain_and_idle() {
     let mut bench = Bench::new(1, false);
     let (running, pending) = (bench.submit(), bench.submit());
-    let (drain, idle) = (bench.send("job-manager.drain", &json!({})), bench.send("job-manager.idle", &json!({})));
-    bench.rpc("job-manager.queue-start", &json!({"start": false, "all": false})).unwrap();
+    let (drain, idle) = (
+        bench.send("job-manager.drain", &json!({})),
+        bench.send("job-manager.idle", &json!({})),
+    );
+    bench
+        .rpc("job-manager.queue-start", &json!({"start": false, "all": false}))
+        .unwrap();
     bench.with(move |cx| finish(cx, running, 0));
     assert_eq!(idle.take().unwrap().unwrap(), json!({"pending": 1}));
     assert!(drain.borrow().is_none());
@@ -248,9 +360,15 @@ fn a_full_store_refuses_submissions_and_keeps_the_rest() {
         let job = bench.submission(16, 0);
         let lost = job.id;
         let result = bench.submit_all(vec![job]).remove(0).unwrap_err();
-        assert_eq!((result.errnum, result.text.as_str()), (errno::ENOSPC, "store.sqlite: disk full"));
+        assert_eq!(
+            (result.errnum, result.text.as_str()),
+            (errno::ENOSPC, "store.sqlite: disk full")
+        );
         let job = bench.submission(16, 0);
-        assert_eq!(bench.submit_all(vec![job]).remove(0).unwrap_err().errnum, errno::ENOSPC);
+        assert_eq!(
+            bench.submit_all(vec![job]).remove(0).unwrap_err().errnum,
+            errno::ENOSPC
+        );
         bench.with(move |cx| finish(cx, running, 0));
         assert_eq!(bench.world.borrow().slots, 0, "freed before finish was stored");
         bench.world.borrow_mut().fail = None;

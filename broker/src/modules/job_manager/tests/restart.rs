@@ -13,8 +13,13 @@ fn jobs_in_every_state_come_back() {
     let held = old.submission(0, 0);
     let held = old.submit_all(vec![held]).remove(0).unwrap();
     old.cancel(ending).unwrap();
-    old.rpc("job-manager.memo", &json!({"id": running, "memo": {"a": 1}})).unwrap();
-    old.rpc("job-manager.queue-enable", &json!({"enable": false, "all": true, "reason": "maint"})).unwrap();
+    old.rpc("job-manager.memo", &json!({"id": running, "memo": {"a": 1}}))
+        .unwrap();
+    old.rpc(
+        "job-manager.queue-enable",
+        &json!({"enable": false, "all": true, "reason": "maint"}),
+    )
+    .unwrap();
     let world = old.world.clone();
     drop(old); // killed
     {
@@ -25,24 +30,49 @@ fn jobs_in_every_state_come_back() {
         world.holding.clear();
     }
     let mut new = Bench::over(world);
-    assert_eq!(new.rpc("job-manager.getinfo", &json!({})).unwrap(), json!({"max_jobid": held}));
+    assert_eq!(
+        new.rpc("job-manager.getinfo", &json!({})).unwrap(),
+        json!({"max_jobid": held})
+    );
     let stats = new.rpc("job-manager.stats-get", &json!({})).unwrap();
-    assert_eq!((&stats["active_jobs"], &stats["inactive_jobs"]), (&json!(4), &json!(1)));
+    assert_eq!(
+        (&stats["active_jobs"], &stats["inactive_jobs"]),
+        (&json!(4), &json!(1))
+    );
     {
         let world = new.world.borrow();
         let started: Vec<(JobId, bool)> = world.starts.iter().map(|s| (s.id, s.reattach)).collect();
-        assert_eq!(started, [(running, true), (ending, true)], "shells are looked for, never started twice");
+        assert_eq!(
+            started,
+            [(running, true), (ending, true)],
+            "shells are looked for, never started twice"
+        );
         assert_eq!(world.exceptions, [(ending, 0, "cancel".to_owned())]);
         assert_eq!(world.adopted, [running, ending]);
-        assert_eq!(world.pending.iter().map(|(_, id)| *id).collect::<Vec<_>>(), [waiting]);
+        assert_eq!(
+            world.pending.iter().map(|(_, id)| *id).collect::<Vec<_>>(),
+            [waiting]
+        );
     }
-    let names = ["submit", "validate", "depend", "priority", "flux-restart", "priority"];
+    let names = [
+        "submit",
+        "validate",
+        "depend",
+        "priority",
+        "flux-restart",
+        "priority",
+    ];
     assert_eq!(new.events(waiting), names);
     assert_eq!(new.events(held), names);
     let status = new.rpc("job-manager.queue-status", &json!({})).unwrap();
     assert_eq!(status["disable_reason"], json!("maint"));
     let listed = new.rpc("job-manager.list", &json!({"max_entries": 0})).unwrap();
-    let annotations = listed["jobs"].as_array().unwrap().iter().find(|job| job["id"] == json!(running)).unwrap();
+    let annotations = listed["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|job| job["id"] == json!(running))
+        .unwrap();
     assert_eq!(annotations["annotations"]["user"], json!({"a": 1}));
     new.with(move |cx| {
         end(cx, running, 0);
@@ -51,7 +81,9 @@ fn jobs_in_every_state_come_back() {
     assert_eq!(new.events(running).last().unwrap(), "clean");
     assert_eq!(new.events(ending).last().unwrap(), "clean");
     assert_eq!(new.state(waiting), 16);
-    let history = new.rpc("job-manager.history.get", &json!({"slice": "[-1]"})).unwrap();
+    let history = new
+        .rpc("job-manager.history.get", &json!({"slice": "[-1]"}))
+        .unwrap();
     assert_eq!(history, json!({"jobs": [done]}));
     assert_eq!(new.world.borrow().starts.last().unwrap().j, None);
 }
@@ -65,7 +97,10 @@ fn a_damaged_eventlog_costs_that_job_only() {
     {
         let mut world = world.borrow_mut();
         world.pending.clear();
-        world.map.insert(bad.kvs_key("eventlog"), b"{\"timestamp\":1,\"name\":\"clean\"}\n".to_vec());
+        world.map.insert(
+            bad.kvs_key("eventlog"),
+            b"{\"timestamp\":1,\"name\":\"clean\"}\n".to_vec(),
+        );
         let log = world.map.get_mut(&cut.kvs_key("eventlog")).unwrap();
         log.truncate(log.len() - 5);
     }
@@ -90,6 +125,12 @@ fn secrets_are_read_again() {
     let new = Bench::over(world);
     let world = new.world.borrow();
     let start = world.starts.first().unwrap();
-    assert_eq!((start.id, start.reattach, start.j.as_deref()), (id, false, Some(signed.as_str())));
-    assert_eq!(start.jobspec.pointer("/attributes/system/environment"), Some(&json!({"A": "1"})));
+    assert_eq!(
+        (start.id, start.reattach, start.j.as_deref()),
+        (id, false, Some(signed.as_str()))
+    );
+    assert_eq!(
+        start.jobspec.pointer("/attributes/system/environment"),
+        Some(&json!({"A": "1"}))
+    );
 }

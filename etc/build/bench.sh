@@ -1,0 +1,8 @@
+#!/bin/sh
+# Measures an installation made for it, beside the figures of flux-core. Arguments go to `cargo xtask bench`.
+. "$(dirname "$0")/common.sh"
+need_rust
+# An installation that `make install` would make, in the build tree; its paths are compiled in.
+PREFIX=$top/target/bench SYSCONFDIR=$top/target/bench/etc DESTDIR= sh etc/build/install.sh
+step "measuring (FLUX_BENCH_HISTORY=${FLUX_BENCH_HISTORY:-20000} jobs of history)"
+cargo run --quiet -p xtask -- bench --prefix="$top/target/bench" --history="${FLUX_BENCH_HISTORY:-20000}" "$@"

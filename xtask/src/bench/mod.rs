@@ -1,0 +1,195 @@
+//! How fast is it, beside flux-core 0.88? `make bench` installs for release, then runs every row and prints a table.
+//!
+//! flux-core's figures were measured on a machine with 2 cores (gcc 12 -O2, Debian 12, loopback, medians) and are
+//! written here as numbers; where the programs differ in speed, the ratio says more than either column.
+
+mod instance;
+mod jobs;
+mod rows;
+mod verify;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// A figure and which way is better.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    /// Seconds; less is better.
+    Seconds,
+    /// Milliseconds; less is better.
+    Millis,
+    /// Microseconds; less is better.
+    Micros,
+    /// Megabytes; less is better.
+    Megabytes,
+    /// Kilobytes; less is better.
+    Kilobytes,
+    /// Something per second; more is better.
+    PerSecond,
+    /// Part of the first figure; more is better.
+    Fraction,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Seconds => "s",
+            Unit::Millis => "ms",
+            Unit::Micros => "us",
+            Unit::Megabytes => "MB",
+            Unit::Kilobytes => "KB",
+            Unit::PerSecond => "/s",
+            Unit::Fraction => "",
+        }
+    }
+
+    fn more_is_better(self) -> bool {
+        matches!(self, Unit::PerSecond | Unit::Fraction)
+    }
+}
+
+/// One line of the table.
+#[derive(Debug)]
+struct Figure {
+    work: String,
+    unit: Unit,
+    /// flux-core's figure, where there is one.
+    theirs: Option<f64>,
+    /// What we want to reach.
+    goal: f64,
+    /// What was measured now.
+    ours: f64,
+}
+
+/// What the rows share.
+#[derive(Debug)]
+struct Bench {
+    prefix: PathBuf,
+    scratch: PathBuf,
+    /// Jobs that the endurance row puts behind it.
+    history: u32,
+}
+
+/// A group of rows that is measured in one go and may fail without hurting the others.
+type Group = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
+
+const GROUPS: &[Group] = &[
+    ("boot", rows::boot),
+    ("memory", rows::memory),
+    ("commands", rows::commands),
+    ("ping", rows::ping),
+    ("kvs", rows::kvs),
+    ("jobs", jobs::real),
+    ("statedir", jobs::durable),
+    ("mock", jobs::mock),
+    ("history", jobs::history),
+];
+
+/// Runs `cargo xtask bench --prefix=DIR [--history=N] [GROUP...]`.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let mut prefix = None;
+    let mut history = 20_000;
+    let mut wanted = Vec::new();
+    for arg in args {
+        match arg.split_once('=') {
+            Some(("--prefix", dir)) => prefix = Some(PathBuf::from(dir)),
+            Some(("--history", count)) => history = count.parse().context("--history is a number of jobs")?,
+            None if GROUPS.iter().any(|(name, _)| name == arg) => wanted.push(arg.as_str()),
+            _ => {
+                let names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
+                bail!("unknown argument '{arg}'; groups are {}", names.join(", "))
+            }
+        }
+    }
+    let prefix = prefix.context("--prefix=DIR names an installation; 'make bench' makes one")?;
+    if !prefix.join("bin/flux").is_file() {
+        bail!("there is no {}; run 'make bench'", prefix.join("bin/flux").display());
+    }
+    let scratch = std::env::temp_dir().join(format!("flux-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch)?;
+    let bench = Bench { prefix, scratch, history };
+    let failed = run_groups(&bench, &wanted);
+    std::fs::remove_dir_all(&bench.scratch)?;
+    if failed > 0 {
+        bail!("{failed} groups of figures could not be measured");
+    }
+    Ok(())
+}
+
+fn run_groups(bench: &Bench, wanted: &[&str]) -> usize {
+    let mut failed = 0;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    crate::print(&format!("{cores} cores; flux-core 0.88's figures are from 2 cores\n"));
+    crate::print(&line("work", "ours", "flux-core", "ratio", "goal", ""));
+    for (name, measure) in GROUPS {
+        if !wanted.is_empty() && !wanted.contains(name) {
+            continue;
+        }
+        let started = Instant::now();
+        match measure(bench) {
+            Ok(figures) => figures.iter().for_each(|figure| crate::print(&figure.line())),
+            Err(err) => {
+                failed += 1;
+                crate::print(&format!("{name}: not measured: {err:#}"));
+            }
+        }
+        crate::report(&format!("  ({name}: {:.0} s)", started.elapsed().as_secs_f64()));
+    }
+    failed
+}
+
+impl Figure {
+    fn new(work: impl Into<String>, unit: Unit, theirs: impl Into<Option<f64>>, goal: f64, ours: f64) -> Self {
+        Figure { work: work.into(), unit, theirs: theirs.into(), goal, ours }
+    }
+
+    fn met(&self) -> bool {
+        if self.unit.more_is_better() { self.ours >= self.goal } else { self.ours <= self.goal }
+    }
+
+    /// How many times better than flux-core.
+    fn ratio(&self) -> Option<f64> {
+        let theirs = self.theirs?;
+        Some(if self.unit.more_is_better() { self.ours / theirs } else { theirs / self.ours })
+    }
+
+    fn line(&self) -> String {
+        let unit = self.unit.name();
+        let sign = if self.unit.more_is_better() { ">=" } else { "<=" };
+        line(
+            &self.work,
+            &format!("{} {unit}", number(self.ours)),
+            &self.theirs.map_or("-".into(), |theirs| format!("{} {unit}", number(theirs))),
+            &self.ratio().map_or("-".into(), |ratio| format!("{}x", number(ratio))),
+            &format!("{sign} {} {unit}", number(self.goal)),
+            if self.met() { "" } else { "NOT REACHED" },
+        )
+    }
+}
+
+/// Three significant digits, or whole numbers.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn line(work: &str, ours: &str, theirs: &str, ratio: &str, goal: &str, mark: &str) -> String {
+    let mut text = String::new();
+    // writing to a string does not fail
+    let _written = write!(text, "{work:58} {ours:>12} {theirs:>12} {ratio:>8} {goal:>14}  {mark}");
+    text.trim_end().to_owned()
+}
+
+/// Returns the middle of several measurements.
+fn median(count: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut values = (0..count).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+    values.sort_by(f64::total_cmp);
+    values.get(count / 2).copied().context("nothing was measured")
+}
