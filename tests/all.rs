@@ -8,3 +8,4 @@
 
 mod compat;
 mod e2e;
+mod status;

@@ -3,6 +3,6 @@
 . "$(dirname "$0")/common.sh"
 need_rust
 # An installation that `make install` would make, in the build tree; its paths are compiled in.
-PREFIX=$top/target/bench SYSCONFDIR=$top/target/bench/etc DESTDIR= sh etc/build/install.sh
+PREFIX=$target/bench SYSCONFDIR=$target/bench/etc DESTDIR= sh etc/build/install.sh
 step "measuring (FLUX_BENCH_HISTORY=${FLUX_BENCH_HISTORY:-20000} jobs of history)"
-cargo run --quiet -p xtask -- bench --prefix="$top/target/bench" --history="${FLUX_BENCH_HISTORY:-20000}" "$@"
+cargo run --quiet -p xtask -- bench --prefix="$target/bench" --history="${FLUX_BENCH_HISTORY:-20000}" "$@"

@@ -2,6 +2,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 top=$PWD
+target=${CARGO_TARGET_DIR:-$top/target}
 started=$(date +%s)
 
 # step TEXT: one line of progress with the seconds since the start

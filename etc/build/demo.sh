@@ -12,5 +12,5 @@ trap 'rm -rf "$work"' EXIT
 step "compiling an MPI program"
 mpicc -o "$work/mpi_hello" tests/mpi/hello.c
 step "booting four brokers and running jobs"
-PATH=$top/target/debug:$PATH WORK=$work flux start -s 4 sh -eu etc/build/demo-jobs.sh
+PATH=$target/debug:$PATH WORK=$work flux start -s 4 sh -eu etc/build/demo-jobs.sh
 step "shut down; all is well"

@@ -1,4 +1,5 @@
 //! Does a guest that loops, eats memory, traps or floods cost its own call and nothing else?
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Do our own frobnicators and validators work as components, inline and on the policy thread?
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Is compiled code refused unless nobody else could have written it and it is what the manifest says?
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
 
 mod common;
 

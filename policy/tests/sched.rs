@@ -1,4 +1,5 @@
 //! Does a scheduler component give the right jobs the right resources, and does a bad one do no harm?
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
 
 mod common;
 

@@ -179,3 +179,71 @@ fn followers_see_the_same_instance() {
     }
     flux.stop();
 }
+
+#[test]
+fn the_initial_program_is_a_shell_by_default() {
+    let sandbox = Sandbox::new().env("SHELL", "/bin/sh");
+    let output = sandbox.run_input("flux", &["start", "-s", "1"], b"flux getattr size; exit 4\n");
+    assert_eq!(output.code(4).line(), "1");
+    sandbox.nothing_left("an interactive shell");
+}
+
+#[test]
+fn the_clique_mode_sets_the_mapping() {
+    let sandbox = Sandbox::new();
+    for (mode, mapping) in [("single", "[[0,1,4,1]]"), ("per-broker", "[[0,4,1,1]]")] {
+        let option = format!("--test-pmi-clique={mode}");
+        let output = sandbox.start(&["-s", "4", &option, "flux", "getattr", "broker.mapping"]);
+        assert_eq!(output.ok().line(), mapping, "{mode}");
+    }
+}
+
+#[test]
+fn what_is_not_there_yet_says_so() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .start(&["-s", "1", "--recovery", "true"])
+        .fails()
+        .complains("--recovery is not available");
+    sandbox
+        .start(&["-s", "1", "--recovery=dump.tar", "true"])
+        .fails()
+        .complains("--recovery is not available");
+    sandbox
+        .start(&["-s", "1", "--caliper-profile=x", "true"])
+        .fails()
+        .complains("--caliper-profile");
+}
+
+#[test]
+fn an_instance_without_initial_program_runs_until_shutdown() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.workdir().join("rundir");
+    std::fs::create_dir(&dir).unwrap();
+    let script = format!(
+        "flux start -s 2 --test-rundir={dir} -Sbroker.rc2_none=1 & pid=$!
+         export FLUX_URI=local://{dir}/local-0
+         n=0; until flux overlay status --wait=full --timeout=5s >/dev/null 2>&1; do n=$((n+1)); test $n -lt 500 || break; done
+         flux uptime; flux shutdown --skip-gc --quiet; wait $pid; echo code $?",
+        dir = dir.display()
+    );
+    let output = sandbox.run("sh", &["-c", &script]);
+    output.ok().says(" run ").says("size 2").says("code 0");
+}
+
+#[test]
+fn gpus_of_the_configuration_are_counted() {
+    let config =
+        "[resource]\nnoverify = true\n[[resource.config]]\nhosts = \"a\"\ncores = \"0-3\"\ngpus = \"0-1\"\n";
+    let flux = Instance::builder(1)
+        .config(config)
+        .option("--test-hosts=a")
+        .boot();
+    assert_eq!(
+        flux.run(&["resource", "info"]).ok().line(),
+        "1 Nodes, 4 Cores, 2 GPUs"
+    );
+    let output = flux.run(&["run", "-n2", "-g1", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]);
+    assert_eq!(output.ok().sorted(), ["0", "1"]);
+    flux.stop();
+}

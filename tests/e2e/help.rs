@@ -77,3 +77,23 @@ fn without_an_instance_the_socket_is_named() {
         .fails()
         .complains("/no/such/socket");
 }
+
+#[test]
+fn the_system_socket_is_the_default() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run("flux", &["getattr", "size"])
+        .fails()
+        .complains("/run/flux/local");
+}
+
+#[test]
+fn packages_may_add_commands() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let path = sandbox.write("bin/flux-hello", "#!/bin/sh\necho hello $1\n");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let dir = path.parent().unwrap().display().to_string();
+    let sandbox = Sandbox::new().env("FLUX_EXEC_PATH_PREPEND", &dir);
+    assert_eq!(sandbox.run("flux", &["hello", "you"]).ok().line(), "hello you");
+}

@@ -43,10 +43,6 @@ fn bad_jobspecs() {
             "version",
         ),
         (
-            r#"{"version":1,"resources":[],"tasks":[],"attributes":{"system":{"duration":0}}}"#,
-            "resources",
-        ),
-        (
             r#"{"version":1,"resources":[{"type":"slot","count":-1,"label":"t","with":[{"type":"core","count":1}]}],
                "tasks":[{"command":["true"],"slot":"t","count":{"per_slot":1}}],"attributes":{"system":{"duration":0}}}"#,
             "count",

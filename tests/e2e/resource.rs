@@ -26,7 +26,7 @@ fn list_info_and_status() {
     assert!(
         output.ok().lines()[0]
             .split_whitespace()
-            .eq(["STATE", "UP", "NNODES", "NODELIST"]),
+            .eq(["STATEUP", "NNODES", "NODELIST"]),
         "{output}"
     );
     output.says("avail");

@@ -314,6 +314,17 @@ impl Instance {
         }
     }
 
+    /// Ends the instance the normal way and checks exit code 0; for instances whose rundir is the test's own.
+    ///
+    /// # Panics
+    /// When it ends otherwise.
+    #[track_caller]
+    pub fn end_and_check(mut self) {
+        self.end_program();
+        let code = self.wait_end(DEADLINE);
+        assert_eq!(code, 0, "exit code of flux start; log:\n{}", self.log());
+    }
+
     /// Ends the instance the normal way and checks exit code 0 and that nothing is left; returns the log.
     ///
     /// # Panics

@@ -11,8 +11,16 @@ use anyhow::{Result, bail};
 type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const TASKS: &[Task] = &[
-    ("bench", "measure an installation beside flux-core's figures", bench::run),
-    ("wasm", "build the policies (plugins-wasm/) into target/policies/", wasm::run),
+    (
+        "bench",
+        "measure an installation beside flux-core's figures",
+        bench::run,
+    ),
+    (
+        "wasm",
+        "build the policies (plugins-wasm/) into target/policies/",
+        wasm::run,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -26,7 +34,12 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(args: &[String]) -> Result<()> {
-    let usage = || TASKS.iter().map(|(name, what, _)| format!("\n  cargo xtask {name:8} {what}")).collect::<String>();
+    let usage = || {
+        TASKS
+            .iter()
+            .map(|(name, what, _)| format!("\n  cargo xtask {name:8} {what}"))
+            .collect::<String>()
+    };
     let Some((name, rest)) = args.split_first() else {
         bail!("which task?{}", usage());
     };

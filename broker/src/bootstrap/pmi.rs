@@ -3,6 +3,7 @@
 use super::{Boot, BootError, Parent, address, listen, tcp_user_timeout, topology_uri};
 use crate::attrs::Attrs;
 use crate::overlay::topology::Topology;
+use flux_formats::taskmap::{Form, Taskmap};
 use flux_process::pmi::Client;
 use flux_zmtp::{Endpoint, Expected, KeyTable, Keypair, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,9 @@ pub(super) async fn boot(mut client: Client, attrs: &Attrs, config: &Value) -> R
     let mut hosts = Some(vec![address::hostname(attrs)]);
     if size > 1 {
         let process_mapping = client.get("PMI_process_mapping")?;
-        mapping = client.get("flux.taskmap")?;
+        // Flux tells in its own form, other launchers in PMI's
+        let map = client.get("flux.taskmap")?.or_else(|| process_mapping.clone());
+        mapping = map.and_then(|map| map.parse::<Taskmap>().ok()?.encode(Form::Taskmap).ok()).filter(|map| map != "[]");
         let keys = Arc::new(KeyTable::new());
         let mut uri = Vec::new();
         if !topology.children().is_empty() {

@@ -3,9 +3,11 @@
 use super::service::Lifecycle;
 use crate::children;
 use crate::service::Cx;
-use flux_process::{Command, SpawnError, WaitStatus};
+use flux_process::signal::kill_group;
+use flux_process::{Command, PidFd, ProcessGroup, Signal, SpawnError, WaitStatus};
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 
 /// Variables of an enclosing job or launcher that the initial program must not see.
@@ -70,6 +72,25 @@ fn program_argv(words: &[String]) -> Vec<String> {
     }
 }
 
+/// The running initial program.
+#[derive(Debug)]
+pub(super) struct InitialProgram {
+    pidfd: PidFd,
+    /// The group that it leads; none at a terminal, whose shell makes groups of its own.
+    group: Option<u32>,
+}
+
+impl InitialProgram {
+    /// Tells the program, and everything it started, that the instance ends: SIGHUP, as flux-core does.
+    pub(super) fn hang_up(&self) {
+        // it may have ended a moment ago
+        drop(match self.group {
+            Some(group) => kill_group(group, Signal::SIGHUP),
+            None => self.pidfd.send_signal(Signal::SIGHUP),
+        });
+    }
+}
+
 impl Lifecycle {
     /// Starts the initial program; its end posts rc2-success or rc2-fail and decides the exit code.
     pub(super) fn start_program(&mut self, cx: &mut Cx<'_>) {
@@ -77,13 +98,18 @@ impl Lifecycle {
         let name = argv.first().cloned().unwrap_or_default();
         let mut command = Command::new(name.clone());
         command.args(argv.into_iter().skip(1)).env(environment(cx));
+        let own_group = !std::io::stdin().is_terminal();
+        if own_group {
+            command.group(ProcessGroup::Own);
+        }
         let started = command.spawn().and_then(|child| {
-            let watch = flux_process::PidFd::open(child.pid()).map_err(SpawnError::Resources)?;
-            Ok((child, watch))
+            let pidfd = PidFd::open(child.pid()).map_err(SpawnError::Resources)?;
+            let group = own_group.then(|| child.pid());
+            Ok((child, InitialProgram { pidfd, group }))
         });
         match started {
-            Ok((child, watch)) => {
-                self.rc2 = Some(watch);
+            Ok((child, program)) => {
+                self.rc2 = Some(program);
                 cx.spawn(children::wait(child), |me: &mut Lifecycle, cx, result| {
                     me.rc2 = None;
                     let code = result.map_or(1, WaitStatus::exit_code);

@@ -1,12 +1,12 @@
 //! The actor: takes events, enters states, answers those who wait for them.
 
+use super::program::InitialProgram;
 use crate::service::{Cx, Interface, Mailbox, Method, RpcError, Service, TimerId};
 use crate::state_machine::{State, next};
 use flux_formats::errno;
 use flux_formats::fsd::Fsd;
 use flux_formats::idset::IdSet;
 use flux_formats::msg::{Message, NODEID_UPSTREAM};
-use flux_process::{PidFd, Signal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -32,7 +32,7 @@ pub struct Lifecycle {
     monitors: Vec<(Message, u32)>,
     shutdowns: Vec<Message>,
     pub(super) cleanup: Vec<Vec<String>>,
-    pub(super) rc2: Option<PidFd>,
+    pub(super) rc2: Option<InitialProgram>,
     online: IdSet,
     quorum: u64,
     quorum_warning: Option<TimerId>,
@@ -276,8 +276,7 @@ impl Lifecycle {
     /// Ends the initial program, if it runs.
     pub(super) fn stop_rc2(&mut self) {
         if let Some(rc2) = &self.rc2 {
-            // it may have ended a moment ago
-            drop(rc2.send_signal(Signal::SIGTERM));
+            rc2.hang_up();
         }
     }
 

@@ -36,11 +36,7 @@ impl PolicyLink {
         cx.spawn_task(async move {
             loop {
                 flag.notified().await;
-                if mailbox
-                    .post(move |service, cx| receive(service, cx))
-                    .await
-                    .is_err()
-                {
+                if mailbox.post(receive).await.is_err() {
                     return;
                 }
             }

@@ -18,7 +18,10 @@ pub(crate) struct Probe;
 
 impl Service for Probe {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: "probe", methods: &[] }]
+        vec![Interface {
+            service: "probe",
+            methods: &[],
+        }]
     }
     fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
         Ok(())
@@ -40,33 +43,56 @@ pub(crate) struct TestHub {
 
 /// Returns a request with a JSON payload.
 pub(crate) fn request<T: Serialize>(topic: &'static str, body: &T) -> Message {
-    Message::request(Topic::from_static(topic), NODEID_ANY, Some(json_payload(body).unwrap()))
+    Message::request(
+        Topic::from_static(topic),
+        NODEID_ANY,
+        Some(json_payload(body).unwrap()),
+    )
 }
 
 /// Returns the JSON of a response, null when it has no payload.
 pub(crate) fn body(msg: &Message) -> Value {
-    if msg.payload.is_none() { Value::Null } else { msg.payload_json().unwrap() }
+    if msg.payload.is_none() {
+        Value::Null
+    } else {
+        msg.payload_json().unwrap()
+    }
 }
 
 impl TestHub {
     /// Returns a hub with a probe and these attributes.
     pub(crate) fn new(attributes: &[(&str, &str)]) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        TestHub::of_rank(0, 1, attributes)
+    }
+
+    /// Returns a hub of another rank, without links.
+    pub(crate) fn of_rank(rank: u32, size: u32, attributes: &[(&str, &str)]) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let mut attrs = Attrs::new();
         for (name, value) in attributes {
             attrs.set_internal(name, *value);
         }
-        let topology = Topology::kary(2, 0, 1).unwrap();
-        let ring = LogRing::new(crate::log::LogConfig { stderr_level: -1, ..crate::log::LogConfig::default() });
+        let topology = Topology::kary(2, rank, size).unwrap();
+        let ring = LogRing::new(crate::log::LogConfig {
+            stderr_level: -1,
+            ..crate::log::LogConfig::default()
+        });
         let hub = Hub::new(attrs, ring, Rc::new(serde_json::json!({})), topology, OWNER);
-        let mut hub = TestHub { hub, runtime, local: tokio::task::LocalSet::new() };
+        let mut hub = TestHub {
+            hub,
+            runtime,
+            local: tokio::task::LocalSet::new(),
+        };
         hub.load("probe", Box::new(Probe)).unwrap();
         hub
     }
 
     /// Loads a module.
     pub(crate) fn load(&mut self, name: &str, service: Box<dyn Service>) -> Result<(), RpcError> {
-        let _guard = self.runtime.enter();
+        let (_guard, _local) = (self.runtime.enter(), self.local.enter());
         self.hub.load(name, service, true)?;
         self.hub.run_queue();
         Ok(())
@@ -74,7 +100,7 @@ impl TestHub {
 
     /// Calls into the probe's context, then does all queued work.
     pub(crate) fn with_probe<T: 'static>(&mut self, call: impl FnOnce(&mut Cx<'_>) -> T + 'static) -> T {
-        let _guard = self.runtime.enter();
+        let (_guard, _local) = (self.runtime.enter(), self.local.enter());
         let out = Rc::new(RefCell::new(None));
         let slot = out.clone();
         self.hub.call_probe(move |cx| *slot.borrow_mut() = Some(call(cx)));
@@ -99,7 +125,10 @@ impl TestHub {
         let out = Rc::new(RefCell::new(None));
         let slot = out.clone();
         self.with_probe(move |cx| {
-            call(cx, Box::new(move |_: &mut Probe, _: &mut Cx<'_>, value| *slot.borrow_mut() = Some(value)));
+            call(
+                cx,
+                Box::new(move |_: &mut Probe, _: &mut Cx<'_>, value| *slot.borrow_mut() = Some(value)),
+            );
         });
         self.run_until(|| out.borrow().is_some());
         out.take().unwrap()
@@ -134,7 +163,8 @@ impl TestHub {
     pub(crate) fn remove(&mut self, name: &str) {
         let name = name.to_owned();
         self.wait(move |cx, done| {
-            cx.remove_module(&name, move |probe: &mut Probe, cx| done(probe, cx, ())).unwrap();
+            cx.remove_module(&name, move |probe: &mut Probe, cx| done(probe, cx, ()))
+                .unwrap();
         });
     }
 

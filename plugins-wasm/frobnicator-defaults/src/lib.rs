@@ -54,12 +54,11 @@ impl Frobnicator for Defaults {
             effective = layer(&mut effective, system_defaults(queue), name)?;
             queues.insert(name.clone(), effective);
         }
-        if let Some(name) = value(&general, "queue").and_then(json::string) {
-            if !queues.contains_key(&name) {
-                return Err(Refusal::invalid(format!(
-                    "default queue '{name}' must be in [queues]"
-                )));
-            }
+        let default = value(&general, "queue").and_then(json::string);
+        if let Some(name) = default.filter(|name| !queues.contains_key(name)) {
+            return Err(Refusal::invalid(format!(
+                "default queue '{name}' must be in [queues]"
+            )));
         }
         Ok(Defaults { general, queues })
     }

@@ -24,7 +24,7 @@ fn good() -> Value {
         "tasks": [{"command": ["hostname"], "slot": "task", "count": {"per_slot": 1}}],
         "attributes": {"system": {"duration": 0, "environment": {"PATH": "/bin"},
             "dependencies": [{"scheme": "afterok", "value": "f1"}],
-            "constraints": {"or": [{"properties": ["a", "^b"]}, {"and": [{"hostlist": ["node[1-3,05]"]}, {"ranks": ["0-3,[7]"]}]}]}}},
+            "constraints": {"or": [{"properties": ["a", "^b"]}, {"and": [{"hostlist": ["node[1-3,05]"]}, {"ranks": ["0-3,7"]}]}]}}},
         "version": 1
     })
 }
@@ -50,7 +50,6 @@ fn with(pointer: &str, value: Option<Value>) -> Value {
 #[test]
 fn good_ones_pass() {
     let mut jobspec = good();
-    jobspec["attributes"]["system"]["constraints"]["or"][1]["and"][1]["ranks"] = json!(["0-3,7"]);
     assert_eq!(check(&jobspec), Ok(()));
     jobspec["attributes"]["system"]
         .as_object_mut()
@@ -60,6 +59,7 @@ fn good_ones_pass() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn texts_name_what_and_where() {
     let slot = "/resources/0/with/0";
     let system = "/attributes/system";

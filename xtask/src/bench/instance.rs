@@ -30,14 +30,22 @@ impl Bench {
     /// Boots an instance with options of `flux start`.
     pub(super) fn instance<S: AsRef<std::ffi::OsStr>>(&self, options: &[S]) -> Result<Instance> {
         let mut command = self.flux(&["start"]);
-        command.args(options).args(["sh", "-c", INITIAL]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(options)
+            .args(["sh", "-c", INITIAL])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut start = command.spawn()?;
         let stdout = start.stdout.take().context("standard output is piped")?;
         let mut lines = BufReader::new(stdout).lines();
         let Some(uri) = lines.find_map(|line| line.ok()?.strip_prefix("READY ").map(str::to_owned)) else {
             bail!("flux start ended at once ({})", start.wait()?);
         };
-        Ok(Instance { start, prefix: self.prefix.clone(), uri })
+        Ok(Instance {
+            start,
+            prefix: self.prefix.clone(),
+            uri,
+        })
     }
 
     /// Writes a file into the scratch directory.
@@ -86,7 +94,10 @@ fn flux(prefix: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(prefix.join("bin/flux"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["FLUX_", "PMI_", "CARGO"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["FLUX_", "PMI_", "CARGO"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(&name);
         }
     }
@@ -99,8 +110,16 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
-        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-        bail!("`flux {}` ended with {}: {}", words.join(" "), output.status, error.trim());
+        let words: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        bail!(
+            "`flux {}` ended with {}: {}",
+            words.join(" "),
+            output.status,
+            error.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -116,14 +135,19 @@ pub(super) fn seconds(command: &mut Command) -> Result<f64> {
 pub(super) fn private_megabytes(pid: &str) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let private = text.lines().filter(|line| line.starts_with("Private_"));
-    let kib: f64 = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum();
+    let kib: f64 = private
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
+        .sum();
     Ok(kib / 1024.0)
 }
 
 /// Returns the resident memory of a process in kilobytes.
 pub(super) fn rss_kilobytes(pid: &str) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     Ok(line.split_whitespace().next().context("no VmRSS")?.parse()?)
 }
 

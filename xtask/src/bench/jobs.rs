@@ -29,7 +29,13 @@ pub(super) fn real(bench: &Bench) -> Result<Vec<Figure>> {
     let ours = median(3, || throughput(&instance, 1000, false))?;
     verify::jobs(&instance, 3000)?;
     instance.stop()?;
-    Ok(vec![Figure::new("flux submit --cc=1-1000 --wait true", Unit::PerSecond, 47.0, 470.0, ours)])
+    Ok(vec![Figure::new(
+        "flux submit --cc=1-1000 --wait true",
+        Unit::PerSecond,
+        47.0,
+        470.0,
+        ours,
+    )])
 }
 
 /// The same with a state directory: every answer is durable.
@@ -43,7 +49,13 @@ pub(super) fn durable(bench: &Bench) -> Result<Vec<Figure>> {
     verify::jobs(&instance, 3000)?;
     instance.stop()?;
     verify::store(bench, &dir)?;
-    Ok(vec![Figure::new("the same with statedir", Unit::PerSecond, 47.0, 300.0, ours)])
+    Ok(vec![Figure::new(
+        "the same with statedir",
+        Unit::PerSecond,
+        47.0,
+        300.0,
+        ours,
+    )])
 }
 
 /// 4000 mock jobs of 1 ms.
@@ -69,7 +81,9 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     let mut options = with_cores(bench, "history", 256)?;
     options.push(format!("-Sstatedir={}", dir.display()));
     let instance = bench.instance(&options)?;
-    let pid = output(&mut instance.flux(&["getattr", "broker.pid"]))?.trim().to_owned();
+    let pid = output(&mut instance.flux(&["getattr", "broker.pid"]))?
+        .trim()
+        .to_owned();
     let first = throughput(&instance, 4000, true)?;
     let (rss_before, store_before) = (rss_kilobytes(&pid)?, directory_kilobytes(&dir)?);
     let mut done = 4000;
@@ -95,7 +109,13 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     let finished = f64::from(bench.history.max(8000) - 4000);
     let after = format!("after {} mock jobs", bench.history);
     Ok(vec![
-        Figure::new(format!("4000 mock jobs with statedir, {after}"), Unit::Fraction, None, 0.9, last / first),
+        Figure::new(
+            format!("4000 mock jobs with statedir, {after}"),
+            Unit::Fraction,
+            None,
+            0.9,
+            last / first,
+        ),
         Figure::new(
             format!("rank 0 memory per finished job, {after}"),
             Unit::Kilobytes,
@@ -110,8 +130,20 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
             6.0,
             (store_after - store_before) / finished,
         ),
-        Figure::new("flux jobs -a -c 0, 10,000 jobs or more: all", Unit::Seconds, 2.24, 0.1, list_jobs.1),
-        Figure::new("flux jobs -a -c 0: first line", Unit::Seconds, 2.24, 0.02, list_jobs.0),
+        Figure::new(
+            "flux jobs -a -c 0, 10,000 jobs or more: all",
+            Unit::Seconds,
+            2.24,
+            0.1,
+            list_jobs.1,
+        ),
+        Figure::new(
+            "flux jobs -a -c 0: first line",
+            Unit::Seconds,
+            2.24,
+            0.02,
+            list_jobs.0,
+        ),
     ])
 }
 
@@ -119,7 +151,10 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
 fn list_jobs(instance: &Instance) -> Result<(f64, f64)> {
     use std::io::Read;
     let started = Instant::now();
-    let mut child = instance.flux(&["jobs", "-a", "-c", "0"]).stdout(Stdio::piped()).spawn()?;
+    let mut child = instance
+        .flux(&["jobs", "-a", "-c", "0"])
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut stdout = child.stdout.take().context("standard output is piped")?;
     let mut byte = [0];
     stdout.read_exact(&mut byte).context("flux jobs prints nothing")?;
@@ -146,6 +181,15 @@ fn with_cores(bench: &Bench, name: &str, cores: u32) -> Result<Vec<String>> {
         cores - 1
     );
     let path = bench.write(&format!("{name}/bench.toml"), &config)?;
-    let dir = path.parent().context("a file is in a directory")?.display().to_string();
-    Ok(vec!["-s".into(), "1".into(), "--test-hosts=bench".into(), format!("--config-path={dir}")])
+    let dir = path
+        .parent()
+        .context("a file is in a directory")?
+        .display()
+        .to_string();
+    Ok(vec![
+        "-s".into(),
+        "1".into(),
+        "--test-hosts=bench".into(),
+        format!("--config-path={dir}"),
+    ])
 }

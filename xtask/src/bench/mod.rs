@@ -106,11 +106,18 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let prefix = prefix.context("--prefix=DIR names an installation; 'make bench' makes one")?;
     if !prefix.join("bin/flux").is_file() {
-        bail!("there is no {}; run 'make bench'", prefix.join("bin/flux").display());
+        bail!(
+            "there is no {}; run 'make bench'",
+            prefix.join("bin/flux").display()
+        );
     }
     let scratch = std::env::temp_dir().join(format!("flux-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
-    let bench = Bench { prefix, scratch, history };
+    let bench = Bench {
+        prefix,
+        scratch,
+        history,
+    };
     let failed = run_groups(&bench, &wanted);
     std::fs::remove_dir_all(&bench.scratch)?;
     if failed > 0 {
@@ -122,7 +129,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 fn run_groups(bench: &Bench, wanted: &[&str]) -> usize {
     let mut failed = 0;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    crate::print(&format!("{cores} cores; flux-core 0.88's figures are from 2 cores\n"));
+    crate::print(&format!(
+        "{cores} cores; flux-core 0.88's figures are from 2 cores\n"
+    ));
     crate::print(&line("work", "ours", "flux-core", "ratio", "goal", ""));
     for (name, measure) in GROUPS {
         if !wanted.is_empty() && !wanted.contains(name) {
@@ -142,18 +151,38 @@ fn run_groups(bench: &Bench, wanted: &[&str]) -> usize {
 }
 
 impl Figure {
-    fn new(work: impl Into<String>, unit: Unit, theirs: impl Into<Option<f64>>, goal: f64, ours: f64) -> Self {
-        Figure { work: work.into(), unit, theirs: theirs.into(), goal, ours }
+    fn new(
+        work: impl Into<String>,
+        unit: Unit,
+        theirs: impl Into<Option<f64>>,
+        goal: f64,
+        ours: f64,
+    ) -> Self {
+        Figure {
+            work: work.into(),
+            unit,
+            theirs: theirs.into(),
+            goal,
+            ours,
+        }
     }
 
     fn met(&self) -> bool {
-        if self.unit.more_is_better() { self.ours >= self.goal } else { self.ours <= self.goal }
+        if self.unit.more_is_better() {
+            self.ours >= self.goal
+        } else {
+            self.ours <= self.goal
+        }
     }
 
     /// How many times better than flux-core.
     fn ratio(&self) -> Option<f64> {
         let theirs = self.theirs?;
-        Some(if self.unit.more_is_better() { self.ours / theirs } else { theirs / self.ours })
+        Some(if self.unit.more_is_better() {
+            self.ours / theirs
+        } else {
+            theirs / self.ours
+        })
     }
 
     fn line(&self) -> String {
@@ -162,8 +191,12 @@ impl Figure {
         line(
             &self.work,
             &format!("{} {unit}", number(self.ours)),
-            &self.theirs.map_or("-".into(), |theirs| format!("{} {unit}", number(theirs))),
-            &self.ratio().map_or("-".into(), |ratio| format!("{}x", number(ratio))),
+            &self
+                .theirs
+                .map_or("-".into(), |theirs| format!("{} {unit}", number(theirs))),
+            &self
+                .ratio()
+                .map_or("-".into(), |ratio| format!("{}x", number(ratio))),
             &format!("{sign} {} {unit}", number(self.goal)),
             if self.met() { "" } else { "NOT REACHED" },
         )
@@ -183,7 +216,10 @@ fn number(value: f64) -> String {
 fn line(work: &str, ours: &str, theirs: &str, ratio: &str, goal: &str, mark: &str) -> String {
     let mut text = String::new();
     // writing to a string does not fail
-    let _written = write!(text, "{work:58} {ours:>12} {theirs:>12} {ratio:>8} {goal:>14}  {mark}");
+    let _written = write!(
+        text,
+        "{work:58} {ours:>12} {theirs:>12} {ratio:>8} {goal:>14}  {mark}"
+    );
     text.trim_end().to_owned()
 }
 

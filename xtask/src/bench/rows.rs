@@ -14,7 +14,13 @@ pub(super) fn boot(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (size, theirs, goal, runs) in sizes {
         let ours = median(runs, || seconds(&mut bench.flux(&["start", "-s", size, "true"])))?;
-        figures.push(Figure::new(format!("flux start -s {size} true"), Unit::Seconds, theirs, goal, ours));
+        figures.push(Figure::new(
+            format!("flux start -s {size} true"),
+            Unit::Seconds,
+            theirs,
+            goal,
+            ours,
+        ));
     }
     Ok(figures)
 }
@@ -26,11 +32,25 @@ pub(super) fn memory(bench: &Bench) -> Result<Vec<Figure>> {
     one.stop()?;
     let many = bench.instance(&["-s", "16"])?;
     let uri = many.uri.replace("local-0", "local-7");
-    let follower = idle_memory(&output(many.flux(&["getattr", "broker.pid"]).env("FLUX_URI", uri))?)?;
+    let follower = idle_memory(&output(
+        many.flux(&["getattr", "broker.pid"]).env("FLUX_URI", uri),
+    )?)?;
     many.stop()?;
     Ok(vec![
-        Figure::new("idle private memory, size 16, a follower", Unit::Megabytes, 2.4, 2.0, follower),
-        Figure::new("idle private memory, size 1, rank 0", Unit::Megabytes, 11.5, 10.0, leader),
+        Figure::new(
+            "idle private memory, size 16, a follower",
+            Unit::Megabytes,
+            2.4,
+            2.0,
+            follower,
+        ),
+        Figure::new(
+            "idle private memory, size 1, rank 0",
+            Unit::Megabytes,
+            11.5,
+            10.0,
+            leader,
+        ),
     ])
 }
 
@@ -39,7 +59,10 @@ fn idle_memory(pid: &str) -> Result<f64> {
     private_megabytes(pid.trim())
 }
 
-#[expect(clippy::disallowed_methods, reason = "idle memory is that of a broker which was left alone for a while")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "idle memory is that of a broker which was left alone for a while"
+)]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }
@@ -56,7 +79,13 @@ pub(super) fn commands(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (words, theirs, goal) in rows {
         let ours = median(21, || seconds(&mut instance.flux(words)))? * 1e3;
-        figures.push(Figure::new(format!("flux {}", words.join(" ")), Unit::Millis, theirs, goal, ours));
+        figures.push(Figure::new(
+            format!("flux {}", words.join(" ")),
+            Unit::Millis,
+            theirs,
+            goal,
+            ours,
+        ));
         output(&mut instance.flux(&["queue", "idle"]))?;
     }
     instance.stop()?;
@@ -70,7 +99,13 @@ pub(super) fn ping(bench: &Bench) -> Result<Vec<Figure>> {
     for (target, what, theirs, goal) in [("0", "rank 0", 17.0, 5.0), ("1", "one hop", 104.0, 25.0)] {
         let words = ["ping", "-c10000", "-i0", target];
         let ours = median(5, || seconds(&mut instance.flux(&words)))? * 1e6 / 10_000.0;
-        figures.push(Figure::new(format!("flux ping -c10000 -i0, per RPC, {what}"), Unit::Micros, theirs, goal, ours));
+        figures.push(Figure::new(
+            format!("flux ping -c10000 -i0, per RPC, {what}"),
+            Unit::Micros,
+            theirs,
+            goal,
+            ours,
+        ));
     }
     instance.stop()?;
     Ok(figures)
@@ -105,7 +140,19 @@ pub(super) fn kvs(bench: &Bench) -> Result<Vec<Figure>> {
     drop(handle);
     instance.stop()?;
     Ok(vec![
-        Figure::new("KVS commits, one client, a new key each", Unit::PerSecond, 347.0, 5000.0, commits),
-        Figure::new("KVS puts in one commit", Unit::PerSecond, 90_600.0, 500_000.0, puts),
+        Figure::new(
+            "KVS commits, one client, a new key each",
+            Unit::PerSecond,
+            347.0,
+            5000.0,
+            commits,
+        ),
+        Figure::new(
+            "KVS puts in one commit",
+            Unit::PerSecond,
+            90_600.0,
+            500_000.0,
+            puts,
+        ),
     ])
 }

@@ -9,8 +9,9 @@ use super::Bench;
 use super::instance::{Instance, output};
 
 /// Names of the events of a job that ran well (RFC 21), in order.
-const EVENTS: [&str; 10] =
-    ["submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free", "clean"];
+const EVENTS: [&str; 10] = [
+    "submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free", "clean",
+];
 /// Look-ups that are under way at once.
 const WINDOW: usize = 200;
 
@@ -41,7 +42,9 @@ fn eventlogs(handle: &mut Handle, ids: &[u64]) -> Result<()> {
         .collect::<std::result::Result<Vec<_>, _>>()?;
     for (id, request) in ids.iter().zip(&requests) {
         let answer: serde_json::Value = handle.get(request)?;
-        let text = answer["eventlog"].as_str().with_context(|| format!("job {id} has no eventlog"))?;
+        let text = answer["eventlog"]
+            .as_str()
+            .with_context(|| format!("job {id} has no eventlog"))?;
         let mut names = Vec::new();
         for line in text.lines() {
             let event: serde_json::Value = serde_json::from_str(line)?;

@@ -11,7 +11,10 @@ pub(super) const WIT_VERSION: &str = "0.1.0";
 
 /// Returns the component of a core module that was built for `world`.
 pub(super) fn encode(core: &[u8], world: &str) -> Result<Vec<u8>> {
-    let component = ComponentEncoder::default().validate(true).module(core)?.encode()?;
+    let component = ComponentEncoder::default()
+        .validate(true)
+        .module(core)?
+        .encode()?;
     check(&component, world)?;
     Ok(component)
 }
@@ -51,7 +54,10 @@ fn check(component: &[u8], world: &str) -> Result<()> {
     }
     for wanted in ["plugin", interface] {
         let name = format!("{PACKAGE}{wanted}{version}");
-        ensure!(exports.contains(&name), "it does not export {name}, which the world {world} needs");
+        ensure!(
+            exports.contains(&name),
+            "it does not export {name}, which the world {world} needs"
+        );
     }
     Ok(())
 }

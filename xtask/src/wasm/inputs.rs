@@ -8,8 +8,14 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 /// What the policies are made of, relative to the root.
-const INPUTS: &[&str] =
-    &["plugins-wasm", "wit", "policy/compile", "policy/src/engine.rs", "xtask/src/wasm", "xtask/Cargo.toml"];
+const INPUTS: &[&str] = &[
+    "plugins-wasm",
+    "wit",
+    "policy/compile",
+    "policy/src/engine.rs",
+    "xtask/src/wasm",
+    "xtask/Cargo.toml",
+];
 
 /// Returns a hash of all inputs' names and contents and of the compiler's version.
 pub(super) fn fingerprint(root: &Path) -> Result<String> {
@@ -28,7 +34,10 @@ pub(super) fn fingerprint(root: &Path) -> Result<String> {
         hash.update(content);
     }
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
+    let version = Command::new(rustc)
+        .arg("-vV")
+        .output()
+        .context("cannot run rustc")?;
     ensure!(version.status.success(), "rustc -vV failed");
     hash.update(version.stdout);
     Ok(super::output::hex(&hash.finalize()))

@@ -40,8 +40,15 @@ struct Plugin {
 
 /// Runs `cargo xtask wasm [--out DIR] [--force]`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?.to_owned();
-    let mut places = Places { out: root.join("target/policies"), work: root.join("target/wasm"), root };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask has no parent directory")?
+        .to_owned();
+    let mut places = Places {
+        out: root.join("target/policies"),
+        work: root.join("target/wasm"),
+        root,
+    };
     let mut force = false;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -61,7 +68,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     lock.lock()?;
     let fingerprint = inputs::fingerprint(&places.root)?;
     let old = output::read_stamp(&places.out).filter(|_| !force);
-    if old.as_ref().is_some_and(|old| old.fingerprint == fingerprint && old.is_complete(&places.out)) {
+    if old
+        .as_ref()
+        .is_some_and(|old| old.fingerprint == fingerprint && old.is_complete(&places.out))
+    {
         return Ok(());
     }
     build(&places, &fingerprint, old)
@@ -78,7 +88,10 @@ fn build(places: &Places, fingerprint: &str, old: Option<Stamp>) -> Result<()> {
     let compiler = compiler(places)?;
     let mut built = Vec::new();
     for plugin in plugins(places)? {
-        let core = guests.join(TARGET).join("release").join(format!("{}.wasm", plugin.name.replace('-', "_")));
+        let core = guests
+            .join(TARGET)
+            .join("release")
+            .join(format!("{}.wasm", plugin.name.replace('-', "_")));
         let core = fs::read(&core).with_context(|| format!("cannot read {}", core.display()))?;
         let core_sha256 = output::sha256(&core);
         let compiler_sha256 = &compiler.sha256;
@@ -94,7 +107,11 @@ fn build(places: &Places, fingerprint: &str, old: Option<Stamp>) -> Result<()> {
         }
         let component = component::encode(&core, &plugin.world)
             .with_context(|| format!("{} cannot be made a component", plugin.name))?;
-        report(&format!("wasm: {} ({} KB)", plugin.name, component.len().div_ceil(1000)));
+        report(&format!(
+            "wasm: {} ({} KB)",
+            plugin.name,
+            component.len().div_ceil(1000)
+        ));
         output::write(places, &plugin, &component, &compiler)?;
         built.push(Built {
             name: plugin.name,
@@ -103,7 +120,13 @@ fn build(places: &Places, fingerprint: &str, old: Option<Stamp>) -> Result<()> {
             compiler_sha256: compiler_sha256.clone(),
         });
     }
-    output::write_stamp(&places.out, &Stamp { fingerprint: fingerprint.to_owned(), built })
+    output::write_stamp(
+        &places.out,
+        &Stamp {
+            fingerprint: fingerprint.to_owned(),
+            built,
+        },
+    )
 }
 
 /// Returns the flags under which guests find their standard library.
@@ -115,7 +138,10 @@ fn standard_library(places: &Places) -> Result<String> {
         .stderr(std::process::Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {}", script.display()))?;
-    ensure!(out.status.success(), "there is no standard library for {TARGET}; see above for the ways to get it");
+    ensure!(
+        out.status.success(),
+        "there is no standard library for {TARGET}; see above for the ways to get it"
+    );
     Ok(String::from_utf8(out.stdout)?.trim().to_owned())
 }
 
@@ -129,12 +155,18 @@ struct Compiler {
 fn compiler(places: &Places) -> Result<Compiler> {
     if let Some(program) = std::env::var_os("FLUX_POLICY_COMPILE").map(PathBuf::from) {
         let content = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
-        return Ok(Compiler { program, sha256: output::sha256(&content) });
+        return Ok(Compiler {
+            program,
+            sha256: output::sha256(&content),
+        });
     }
     report("wasm: building flux-policy-compile (minutes, the first time)");
     let target = places.work.join("compile");
     let mut cargo = cargo(&places.root.join("policy/compile"), &target);
-    check("cargo build (policy/compile)", cargo.args(["build", "--quiet", "--locked"]))?;
+    check(
+        "cargo build (policy/compile)",
+        cargo.args(["build", "--quiet", "--locked"]),
+    )?;
     let program = target.join("debug/flux-policy-compile");
     let sha256 = output::sha256(&fs::read(&program)?);
     Ok(Compiler { program, sha256 })
@@ -159,12 +191,28 @@ fn check(what: &str, command: &mut Command) -> Result<()> {
 /// Asks cargo which crates are policies (`[package.metadata.flux-policy]`).
 fn plugins(places: &Places) -> Result<Vec<Plugin>> {
     let mut cargo = cargo(&places.root.join("plugins-wasm"), &places.work.join("guests"));
-    let out = cargo.args(["metadata", "--no-deps", "--format-version=1", "--locked"]).output()?;
-    ensure!(out.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&out.stderr));
+    let out = cargo
+        .args(["metadata", "--no-deps", "--format-version=1", "--locked"])
+        .output()?;
+    ensure!(
+        out.status.success(),
+        "cargo metadata failed: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&out.stdout)?;
     let mut plugins = Vec::new();
-    for package in metadata.get("packages").and_then(|list| list.as_array()).into_iter().flatten() {
-        let text = |pointer: &str| package.pointer(pointer).and_then(|value| value.as_str()).map(str::to_owned);
+    for package in metadata
+        .get("packages")
+        .and_then(|list| list.as_array())
+        .into_iter()
+        .flatten()
+    {
+        let text = |pointer: &str| {
+            package
+                .pointer(pointer)
+                .and_then(|value| value.as_str())
+                .map(str::to_owned)
+        };
         let Some(world) = text("/metadata/flux-policy/world") else {
             continue;
         };
@@ -172,7 +220,9 @@ fn plugins(places: &Places) -> Result<Vec<Plugin>> {
             name: text("/name").context("a package without a name")?,
             version: text("/version").context("a package without a version")?,
             world,
-            test: package.pointer("/metadata/flux-policy/test").is_some_and(|value| value == true),
+            test: package
+                .pointer("/metadata/flux-policy/test")
+                .is_some_and(|value| value == true),
         });
     }
     Ok(plugins)

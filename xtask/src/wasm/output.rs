@@ -52,7 +52,9 @@ impl Built {
     /// Returns true when the plugin's files are there.
     pub(super) fn exists(&self, out: &Path) -> bool {
         let dir = dir(out, self.test);
-        ["wasm", "cwasm", "json"].iter().all(|ext| dir.join(format!("{}.{ext}", self.name)).is_file())
+        ["wasm", "cwasm", "json"]
+            .iter()
+            .all(|ext| dir.join(format!("{}.{ext}", self.name)).is_file())
     }
 }
 
@@ -80,10 +82,18 @@ pub(super) fn write(places: &Places, plugin: &Plugin, component: &[u8], compiler
     let temporary = path("new");
     let _left_behind = fs::remove_file(&temporary);
     put(&path("wasm"), component)?;
-    let out = Command::new(&compiler.program).arg(path("wasm")).arg(&temporary).output();
+    let out = Command::new(&compiler.program)
+        .arg(path("wasm"))
+        .arg(&temporary)
+        .output();
     let out = out.with_context(|| format!("cannot run {}", compiler.program.display()))?;
     let said = String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.success(), "{} cannot be compiled: {}", plugin.name, said.trim());
+    ensure!(
+        out.status.success(),
+        "{} cannot be compiled: {}",
+        plugin.name,
+        said.trim()
+    );
     let code = fs::read(&temporary)?;
     fs::remove_file(&temporary)?;
     put(&path("cwasm"), &code)?;
@@ -96,7 +106,10 @@ pub(super) fn write(places: &Places, plugin: &Plugin, component: &[u8], compiler
         cwasm_sha256: sha256(&code),
         engine: String::from_utf8_lossy(&out.stdout).trim().to_owned(),
     };
-    put(&path("json"), format!("{}\n", serde_json::to_string_pretty(&manifest)?).as_bytes())
+    put(
+        &path("json"),
+        format!("{}\n", serde_json::to_string_pretty(&manifest)?).as_bytes(),
+    )
 }
 
 /// Writes a file at once or not at all.
@@ -124,8 +137,10 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

@@ -56,7 +56,15 @@ impl Cache {
         } else {
             self.clean_bytes += bytes.len();
         }
-        self.entries.insert(blobref, Entry { bytes, internal, dirty, used: self.clock });
+        self.entries.insert(
+            blobref,
+            Entry {
+                bytes,
+                internal,
+                dirty,
+                used: self.clock,
+            },
+        );
         if self.clean_bytes > CLEAN_BYTES_MAX {
             self.trim();
         }
@@ -64,8 +72,12 @@ impl Cache {
 
     /// Drops the older half of the clean blobs.
     fn trim(&mut self) {
-        let mut uses: Vec<u64> =
-            self.entries.values().filter(|entry| !entry.dirty).map(|entry| entry.used).collect();
+        let mut uses: Vec<u64> = self
+            .entries
+            .values()
+            .filter(|entry| !entry.dirty)
+            .map(|entry| entry.used)
+            .collect();
         if uses.is_empty() {
             return;
         }
@@ -77,14 +89,20 @@ impl Cache {
     }
 
     fn count_clean(&mut self) {
-        self.clean_bytes =
-            self.entries.values().filter(|entry| !entry.dirty).map(|entry| entry.bytes.len()).sum();
+        self.clean_bytes = self
+            .entries
+            .values()
+            .filter(|entry| !entry.dirty)
+            .map(|entry| entry.bytes.len())
+            .sum();
     }
 
     /// Returns the dirty blobs; they stay dirty until [`Cache::stored`].
     pub(super) fn dirty_blobs(&self) -> Vec<(BlobRef, Bytes, bool)> {
         let dirty = self.entries.iter().filter(|(_, entry)| entry.dirty);
-        dirty.map(|(blobref, entry)| (*blobref, entry.bytes.clone(), entry.internal)).collect()
+        dirty
+            .map(|(blobref, entry)| (*blobref, entry.bytes.clone(), entry.internal))
+            .collect()
     }
 
     /// Notes that the store has a blob.
@@ -108,7 +126,11 @@ impl Cache {
 
     /// Returns the number of blobs, of dirty ones, and the bytes of all.
     pub(super) fn figures(&self) -> (usize, usize, usize) {
-        (self.entries.len(), self.dirty, self.clean_bytes + self.dirty_bytes)
+        (
+            self.entries.len(),
+            self.dirty,
+            self.clean_bytes + self.dirty_bytes,
+        )
     }
 
     /// Returns the bytes of dirty blobs.

@@ -42,13 +42,17 @@ pub struct Content {
     /// Requests that wait until nothing is on its way.
     flushing: Vec<Message>,
     flush_error: Option<RpcError>,
+    /// The last attempt to store failed, and the log says so.
+    failing: bool,
     push_scheduled: bool,
     pushing: std::collections::HashSet<BlobRef>,
 }
 
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Content").field("cache", &self.cache.figures()).finish_non_exhaustive()
+        f.debug_struct("Content")
+            .field("cache", &self.cache.figures())
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +115,9 @@ impl Content {
 
     fn read_backing(&mut self, cx: &mut Cx<'_>, blobref: BlobRef, raw: bool, settled: bool) {
         let job = move |db: &mut Db| {
-            let Some((bytes, internal)) = db.load(blobref.digest())? else { return Ok(None) };
+            let Some((bytes, internal)) = db.load(blobref.digest())? else {
+                return Ok(None);
+            };
             if raw || !internal {
                 return Ok(Some((bytes, internal)));
             }
@@ -130,9 +136,12 @@ impl Content {
     fn settle(&mut self, cx: &mut Cx<'_>, blobref: BlobRef) {
         let me = cx.slot();
         let asked = cx.to::<Kvs>("kvs", move |kvs, cx| {
-            kvs.settle(cx, Box::new(move |cx| {
-                cx.to_slot::<Content>(me, move |content, cx| content.settled(cx, blobref));
-            }));
+            kvs.settle(
+                cx,
+                Box::new(move |cx| {
+                    cx.to_slot::<Content>(me, move |content, cx| content.settled(cx, blobref));
+                }),
+            );
         });
         if !asked {
             self.fetched(cx, blobref, false, Err(RpcError::bare(errno::ENOENT)));
@@ -229,7 +238,11 @@ impl Content {
         self.storing += names.len();
         let job = move |db: &mut Db| {
             dirty.into_iter().try_for_each(|(blobref, bytes, internal)| {
-                db.store(&Blob { digest: blobref.digest().to_vec(), bytes, internal })
+                db.store(&Blob {
+                    digest: blobref.digest().to_vec(),
+                    bytes,
+                    internal,
+                })
             })
         };
         backing::write(cx, false, job, move |content: &mut Content, cx, result| {
@@ -239,9 +252,14 @@ impl Content {
                     content.cache.stored(blobref);
                 }
             }
-            if let Err(err) = result {
-                cx.log_as_me(3, &format!("blobs not stored: {err}"));
-                content.flush_error = Some(err);
+            match result {
+                Ok(()) => content.failing = false,
+                Err(err) => {
+                    if !std::mem::replace(&mut content.failing, true) {
+                        cx.log_as_me(3, &format!("blobs not stored: {err}; they stay in memory"));
+                    }
+                    content.flush_error = Some(err);
+                }
             }
             content.stored(cx, names.len());
         });
@@ -290,19 +308,33 @@ impl Content {
             return Err(RpcError::new(errno::EINVAL, text));
         }
         if self.backing.is_some() {
-            return Err(RpcError::new(errno::EBUSY, "content backing store is already active"));
+            return Err(RpcError::new(
+                errno::EBUSY,
+                "content backing store is already active",
+            ));
         }
-        if cx.attrs.get("content.backing-module").is_some_and(|given| given != name) {
-            return Err(RpcError::new(errno::EINVAL, "content backing store cannot be changed on the fly"));
+        if cx
+            .attrs
+            .get("content.backing-module")
+            .is_some_and(|given| given != name)
+        {
+            return Err(RpcError::new(
+                errno::EINVAL,
+                "content backing store cannot be changed on the fly",
+            ));
         }
-        let text = format!("content backing store {name}: only content-sqlite is supported, which registers itself");
+        let text =
+            format!("content backing store {name}: only content-sqlite is supported, which registers itself");
         Err(RpcError::new(errno::ENOSYS, text))
     }
 
     fn unregister(&mut self) -> Result<(), RpcError> {
         match self.backing.take() {
             Some(_) => Ok(()),
-            None => Err(RpcError::new(errno::EINVAL, "content backing store is not active")),
+            None => Err(RpcError::new(
+                errno::EINVAL,
+                "content backing store is not active",
+            )),
         }
     }
 
@@ -310,7 +342,11 @@ impl Content {
         let put = req.topic.method() == "checkpoint-put";
         if self.rank == 0 && self.backing.is_none() {
             let verb = if put { "put" } else { "get" };
-            cx.fail(&req, errno::ENOSYS, &format!("checkpoint {verb} unavailable, no backing store"));
+            cx.fail(
+                &req,
+                errno::ENOSYS,
+                &format!("checkpoint {verb} unavailable, no backing store"),
+            );
             return;
         }
         self.push(cx);
@@ -358,13 +394,19 @@ impl Service for Content {
             Method::owner("mmap-add"),
             Method::owner("mmap-remove"),
         ];
-        vec![Interface { service: "content", methods: METHODS }]
+        vec![Interface {
+            service: "content",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         if let Some(name) = cx.attrs.get("content.hash") {
             self.hash = name.parse().map_err(|_| {
-                RpcError::new(errno::EINVAL, format!("content.hash: '{name}' is not sha1 or sha256"))
+                RpcError::new(
+                    errno::EINVAL,
+                    format!("content.hash: '{name}' is not sha1 or sha256"),
+                )
             })?;
         }
         self.rank = cx.rank();
@@ -398,7 +440,11 @@ impl Service for Content {
                 Err(err) => cx.fail_with(&req, &err),
             },
             "checkpoint-get" | "checkpoint-put" => self.checkpoint(cx, req),
-            _ => cx.fail(&req, errno::ENOSYS, "files are not mapped by this broker: archive without --mmap"),
+            _ => cx.fail(
+                &req,
+                errno::ENOSYS,
+                "files are not mapped by this broker: archive without --mmap",
+            ),
         }
     }
 
@@ -411,7 +457,11 @@ impl Service for Content {
 impl Content {
     fn figures(&self) -> Value {
         let (count, dirty, size) = self.cache.figures();
-        let mmap = if self.rank == 0 { json!({"tags": {}, "blobs": 0}) } else { Value::Null };
+        let mmap = if self.rank == 0 {
+            json!({"tags": {}, "blobs": 0})
+        } else {
+            Value::Null
+        };
         json!({
             "count": count + self.loading.len(), "valid": count, "dirty": dirty, "size": size,
             "flush-batch-count": self.storing, "mmap": mmap,

@@ -39,7 +39,9 @@ pub(crate) enum StoreError {
         source: Arc<rusqlite::Error>,
     },
     /// The file was written by a newer version.
-    #[error("{path}: layout version {found} is newer than {LAYOUT_VERSION}; it was not changed. Use a newer Flux")]
+    #[error(
+        "{path}: layout version {found} is newer than {LAYOUT_VERSION}; it was not changed. Use a newer Flux"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -79,9 +81,10 @@ impl StoreError {
                 _ => errno::EIO,
             },
             StoreError::Newer { .. } => errno::EINVAL,
-            StoreError::Io { source, .. } => {
-                source.raw_os_error().and_then(|n| u32::try_from(n).ok()).unwrap_or(errno::EIO)
-            }
+            StoreError::Io { source, .. } => source
+                .raw_os_error()
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(errno::EIO),
             StoreError::Damaged { .. } | StoreError::Job(_) => errno::EIO,
         }
     }
@@ -133,11 +136,19 @@ impl Db {
     /// [`StoreError::Newer`] for a file of a later layout, which stays untouched; what SQLite says.
     pub(crate) fn open(path: &Path, durable: bool) -> Result<Self, StoreError> {
         refuse_newer(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Db::connect(path, flags)?;
-        let version: u32 = db.check(db.connection.query_row("PRAGMA user_version", [], |row| row.get(0)))?;
+        let version: u32 = db.check(
+            db.connection
+                .query_row("PRAGMA user_version", [], |row| row.get(0)),
+        )?;
         if version > LAYOUT_VERSION {
-            return Err(StoreError::Newer { path: path.to_owned(), found: version });
+            return Err(StoreError::Newer {
+                path: path.to_owned(),
+                found: version,
+            });
         }
         let synchronous = if durable { "NORMAL" } else { "OFF" };
         let setup = format!(
@@ -154,11 +165,21 @@ impl Db {
                 |row| row.get(0),
             ))?;
             if known == 0 {
-                db.check(db.connection.execute_batch(&format!("ALTER TABLE objects ADD COLUMN {column} {kind}")))?;
+                db.check(
+                    db.connection
+                        .execute_batch(&format!("ALTER TABLE objects ADD COLUMN {column} {kind}")),
+                )?;
             }
         }
-        db.check(db.connection.execute_batch(&format!("PRAGMA user_version = {LAYOUT_VERSION}; COMMIT")))?;
-        let newest = db.connection.query_row("SELECT MAX(id) FROM checkpt_v2", [], |row| row.get::<_, Option<i64>>(0));
+        db.check(
+            db.connection
+                .execute_batch(&format!("PRAGMA user_version = {LAYOUT_VERSION}; COMMIT")),
+        )?;
+        let newest = db
+            .connection
+            .query_row("SELECT MAX(id) FROM checkpt_v2", [], |row| {
+                row.get::<_, Option<i64>>(0)
+            });
         db.epoch = db.check(newest)?.unwrap_or(0) + 1;
         Ok(db)
     }
@@ -168,25 +189,46 @@ impl Db {
     /// # Errors
     /// What SQLite says.
     pub(crate) fn open_reader(path: &Path) -> Result<Self, StoreError> {
-        Db::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        Db::connect(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
         let shared: Arc<Path> = Arc::from(path);
         let connection = Connection::open_with_flags(path, flags)
-            .and_then(|connection| connection.busy_timeout(std::time::Duration::from_secs(10)).map(|()| connection))
-            .map_err(|source| StoreError::Sqlite { path: shared.clone(), source: Arc::new(source) })?;
-        Ok(Db { connection, path: shared, epoch: 0 })
+            .and_then(|connection| {
+                connection
+                    .busy_timeout(std::time::Duration::from_secs(10))
+                    .map(|()| connection)
+            })
+            .map_err(|source| StoreError::Sqlite {
+                path: shared.clone(),
+                source: Arc::new(source),
+            })?;
+        Ok(Db {
+            connection,
+            path: shared,
+            epoch: 0,
+        })
     }
 
     fn check<T>(&self, result: Result<T, rusqlite::Error>) -> Result<T, StoreError> {
-        result.map_err(|source| StoreError::Sqlite { path: self.path.clone(), source: Arc::new(source) })
+        result.map_err(|source| StoreError::Sqlite {
+            path: self.path.clone(),
+            source: Arc::new(source),
+        })
     }
 
     /// Begins a batch. `sync`: its commit waits for the disk, and so do those before it.
     pub(crate) fn begin(&self, sync: bool, durable: bool) -> Result<(), StoreError> {
         if durable {
-            let level = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            let level = if sync {
+                "PRAGMA synchronous = FULL"
+            } else {
+                "PRAGMA synchronous = NORMAL"
+            };
             self.check(self.connection.execute_batch(level))?;
         }
         self.check(self.connection.execute_batch("BEGIN IMMEDIATE"))
@@ -215,18 +257,22 @@ impl Db {
         ))?;
         let packed = (blob.bytes.len() >= COMPRESS_MIN).then(|| lz4_flex::block::compress(&blob.bytes));
         let (size, object) = match &packed {
-            Some(packed) if packed.len() < blob.bytes.len() => {
-                (i64::try_from(blob.bytes.len()).unwrap_or(i64::MAX), packed.as_slice())
-            }
+            Some(packed) if packed.len() < blob.bytes.len() => (
+                i64::try_from(blob.bytes.len()).unwrap_or(i64::MAX),
+                packed.as_slice(),
+            ),
             _ => (-1, blob.bytes.as_ref()),
         };
-        self.check(statement.execute(params![blob.digest, size, object, self.epoch, blob.internal])).map(|_| ())
+        self.check(statement.execute(params![blob.digest, size, object, self.epoch, blob.internal]))
+            .map(|_| ())
     }
 
     /// Returns a blob and whether it is a directory node of the KVS's own form.
     pub(crate) fn load(&self, digest: &[u8]) -> Result<Option<(Vec<u8>, bool)>, StoreError> {
-        let mut statement =
-            self.check(self.connection.prepare_cached("SELECT object, size, kind FROM objects WHERE hash = ?1"))?;
+        let mut statement = self.check(
+            self.connection
+                .prepare_cached("SELECT object, size, kind FROM objects WHERE hash = ?1"),
+        )?;
         let row = statement
             .query_row([digest], |row| {
                 let object = row.get_ref(0)?;
@@ -234,8 +280,12 @@ impl Db {
                 Ok((bytes, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
             })
             .optional();
-        let Some((bytes, size, internal)) = self.check(row)? else { return Ok(None) };
-        let Ok(size) = usize::try_from(size) else { return Ok(Some((bytes, internal))) };
+        let Some((bytes, size, internal)) = self.check(row)? else {
+            return Ok(None);
+        };
+        let Ok(size) = usize::try_from(size) else {
+            return Ok(Some((bytes, internal)));
+        };
         let damaged = || StoreError::Damaged {
             path: self.path.to_path_buf(),
             digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -252,24 +302,34 @@ impl Db {
 
     /// Returns true when the blob is there.
     pub(crate) fn has(&self, digest: &[u8]) -> Result<bool, StoreError> {
-        let mut statement =
-            self.check(self.connection.prepare_cached("SELECT EXISTS(SELECT 1 FROM objects WHERE hash = ?1)"))?;
+        let mut statement = self.check(
+            self.connection
+                .prepare_cached("SELECT EXISTS(SELECT 1 FROM objects WHERE hash = ?1)"),
+        )?;
         self.check(statement.query_row([digest], |row| row.get(0)))
     }
 
     /// Returns the checkpoints with their ids, newest first.
     pub(crate) fn checkpoints(&self) -> Result<Vec<(i64, Value)>, StoreError> {
-        let mut statement =
-            self.check(self.connection.prepare_cached("SELECT id, value FROM checkpt_v2 ORDER BY id DESC"))?;
+        let mut statement = self.check(
+            self.connection
+                .prepare_cached("SELECT id, value FROM checkpt_v2 ORDER BY id DESC"),
+        )?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
         let rows = self.check(rows.and_then(Iterator::collect::<Result<Vec<(i64, String)>, _>>))?;
-        Ok(rows.into_iter().filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?)))
+            .collect())
     }
 
     /// Adds a checkpoint, drops the oldest above `keep` and returns the id.
     pub(crate) fn put_checkpoint(&self, value: &Value, keep: usize) -> Result<i64, StoreError> {
         let text = value.to_string();
-        self.check(self.connection.execute("INSERT INTO checkpt_v2(value) VALUES(?1)", [text]))?;
+        self.check(
+            self.connection
+                .execute("INSERT INTO checkpt_v2(value) VALUES(?1)", [text]),
+        )?;
         let id = self.connection.last_insert_rowid();
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
         self.check(self.connection.execute(
@@ -281,14 +341,17 @@ impl Db {
 
     /// Returns a number kept under `name`.
     pub(crate) fn meta(&self, name: &str) -> Result<Option<i64>, StoreError> {
-        let row = self.connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+        let row = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
         self.check(row.optional())
     }
 
     /// Keeps a number under `name`.
     pub(crate) fn set_meta(&self, name: &str, value: i64) -> Result<(), StoreError> {
         let put = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
-        self.check(self.connection.execute(put, params![name, value])).map(|_| ())
+        self.check(self.connection.execute(put, params![name, value]))
+            .map(|_| ())
     }
 
     /// Replaces the roots of all namespaces.
@@ -297,14 +360,23 @@ impl Db {
         let put = "INSERT INTO spaces(name, owner, flags, seq, root) VALUES(?1, ?2, ?3, ?4, ?5)";
         let mut statement = self.check(self.connection.prepare_cached(put))?;
         for row in rows {
-            self.check(statement.execute(params![row.name, row.owner, row.flags, signed(row.seq), row.root]))?;
+            self.check(statement.execute(params![
+                row.name,
+                row.owner,
+                row.flags,
+                signed(row.seq),
+                row.root
+            ]))?;
         }
         Ok(())
     }
 
     /// Returns the roots of all namespaces at the last spill.
     pub(crate) fn spaces(&self) -> Result<Vec<SpaceRow>, StoreError> {
-        let mut statement = self.check(self.connection.prepare("SELECT name, owner, flags, seq, root FROM spaces"))?;
+        let mut statement = self.check(
+            self.connection
+                .prepare("SELECT name, owner, flags, seq, root FROM spaces"),
+        )?;
         let rows = statement.query_map([], |row| {
             Ok(SpaceRow {
                 name: row.get(0)?,
@@ -319,7 +391,10 @@ impl Db {
 
     /// Appends records to the journal.
     pub(crate) fn append_journal(&self, records: &[u8]) -> Result<(), StoreError> {
-        let mut statement = self.check(self.connection.prepare_cached("INSERT INTO journal(records) VALUES(?1)"))?;
+        let mut statement = self.check(
+            self.connection
+                .prepare_cached("INSERT INTO journal(records) VALUES(?1)"),
+        )?;
         self.check(statement.execute([records])).map(|_| ())
     }
 
@@ -332,7 +407,8 @@ impl Db {
 
     /// Empties the journal.
     pub(crate) fn clear_journal(&self) -> Result<(), StoreError> {
-        self.check(self.connection.execute("DELETE FROM journal", [])).map(|_| ())
+        self.check(self.connection.execute("DELETE FROM journal", []))
+            .map(|_| ())
     }
 
     /// Marks a blob as reached by the garbage collection `epoch`; returns whether it is a directory node of
@@ -340,7 +416,11 @@ impl Db {
     pub(crate) fn mark(&self, epoch: i64, digest: &[u8]) -> Result<Option<bool>, StoreError> {
         let mark = "UPDATE objects SET epoch = MAX(epoch, ?1) WHERE hash = ?2 RETURNING kind";
         let mut statement = self.check(self.connection.prepare_cached(mark))?;
-        self.check(statement.query_row(params![epoch, digest], |row| row.get(0)).optional())
+        self.check(
+            statement
+                .query_row(params![epoch, digest], |row| row.get(0))
+                .optional(),
+        )
     }
 
     /// Deletes at most `delete_cap` blobs older than `epoch` with row ids above `cursor` and up to
@@ -349,26 +429,41 @@ impl Db {
         let end = sweep.cursor.saturating_add(sweep.window).min(sweep.high_water);
         let find = "SELECT rowid FROM objects WHERE epoch < ?1 AND rowid > ?2 AND rowid <= ?3 ORDER BY rowid LIMIT ?4";
         let mut statement = self.check(self.connection.prepare_cached(find))?;
-        let rows = statement.query_map(params![sweep.epoch, sweep.cursor, end, sweep.delete_cap], |row| row.get(0));
+        let rows = statement.query_map(params![sweep.epoch, sweep.cursor, end, sweep.delete_cap], |row| {
+            row.get(0)
+        });
         let rows: Vec<i64> = self.check(rows.and_then(Iterator::collect))?;
-        let mut delete = self.check(self.connection.prepare_cached("DELETE FROM objects WHERE rowid = ?1"))?;
+        let mut delete = self.check(
+            self.connection
+                .prepare_cached("DELETE FROM objects WHERE rowid = ?1"),
+        )?;
         for row in &rows {
             self.check(delete.execute([row]))?;
         }
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= sweep.delete_cap;
-        let cursor = if full { rows.last().copied().unwrap_or(end) } else { end };
+        let cursor = if full {
+            rows.last().copied().unwrap_or(end)
+        } else {
+            end
+        };
         Ok((rows.len(), cursor))
     }
 
     /// Returns a single number.
     pub(crate) fn number(&self, sql: &str) -> Result<i64, StoreError> {
-        let row = self.connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+        let row = self
+            .connection
+            .query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
         Ok(self.check(row)?.unwrap_or(0))
     }
 
     /// Returns the number of blobs older than `epoch`.
     pub(crate) fn count_older(&self, epoch: i64) -> Result<i64, StoreError> {
-        self.check(self.connection.query_row("SELECT COUNT(*) FROM objects WHERE epoch < ?1", [epoch], |row| row.get(0)))
+        self.check(self.connection.query_row(
+            "SELECT COUNT(*) FROM objects WHERE epoch < ?1",
+            [epoch],
+            |row| row.get(0),
+        ))
     }
 
     /// Returns the epoch that new blobs get: the id of the next checkpoint.
@@ -386,10 +481,15 @@ impl Db {
 impl Db {
     /// Makes the disk look full when the file has this many pages; 0 = the size that it has.
     pub(crate) fn limit_pages(&self, pages: u32) {
-        let now: u32 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let now: u32 = self
+            .connection
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
         let limit = if pages == 0 { now } else { pages };
-        let set: u32 =
-            self.connection.query_row(&format!("PRAGMA max_page_count = {limit}"), [], |row| row.get(0)).unwrap();
+        let set: u32 = self
+            .connection
+            .query_row(&format!("PRAGMA max_page_count = {limit}"), [], |row| row.get(0))
+            .unwrap();
         assert_eq!(set, limit);
     }
 }
@@ -407,7 +507,10 @@ pub(crate) struct Sweep {
 /// Looks at the file's header without opening it as a database.
 fn refuse_newer(path: &Path) -> Result<(), StoreError> {
     use std::io::Read;
-    let io = |source| StoreError::Io { path: path.to_owned(), source: Arc::new(source) };
+    let io = |source| StoreError::Io {
+        path: path.to_owned(),
+        source: Arc::new(source),
+    };
     let mut file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -415,9 +518,14 @@ fn refuse_newer(path: &Path) -> Result<(), StoreError> {
     };
     let mut header = Vec::new();
     file.by_ref().take(100).read_to_end(&mut header).map_err(io)?;
-    let version = header.get(VERSION_AT..VERSION_AT + 4).and_then(|bytes| bytes.try_into().ok());
+    let version = header
+        .get(VERSION_AT..VERSION_AT + 4)
+        .and_then(|bytes| bytes.try_into().ok());
     match version.map(u32::from_be_bytes) {
-        Some(found) if found > LAYOUT_VERSION => Err(StoreError::Newer { path: path.to_owned(), found }),
+        Some(found) if found > LAYOUT_VERSION => Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
         _ => Ok(()),
     }
 }
@@ -427,7 +535,11 @@ mod tests {
     use super::*;
 
     fn blob(digest: u8, bytes: Vec<u8>) -> Blob {
-        Blob { digest: vec![digest; 20], bytes: bytes.into(), internal: false }
+        Blob {
+            digest: vec![digest; 20],
+            bytes: bytes.into(),
+            internal: false,
+        }
     }
 
     #[test]
@@ -438,12 +550,22 @@ mod tests {
         db.begin(true, true).unwrap();
         db.store(&blob(1, vec![7; 1000])).unwrap();
         db.store(&blob(2, Vec::new())).unwrap();
-        db.store(&Blob { internal: true, ..blob(2, Vec::new()) }).unwrap();
+        db.store(&Blob {
+            internal: true,
+            ..blob(2, Vec::new())
+        })
+        .unwrap();
         for n in 0..7 {
             db.put_checkpoint(&serde_json::json!({ "n": n }), 5).unwrap();
         }
         db.append_journal(b"abc").unwrap();
-        let row = SpaceRow { name: "primary".into(), owner: 1, flags: 2, seq: 3, root: vec![1; 20] };
+        let row = SpaceRow {
+            name: "primary".into(),
+            owner: 1,
+            flags: 2,
+            seq: 3,
+            root: vec![1; 20],
+        };
         db.set_spaces(std::slice::from_ref(&row)).unwrap();
         db.commit().unwrap();
         let reader = Db::open_reader(&path).unwrap();
@@ -463,10 +585,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("content.sqlite");
         let db = Connection::open(&path).unwrap();
-        db.execute_batch("PRAGMA user_version = 99; CREATE TABLE t(x)").unwrap();
+        db.execute_batch("PRAGMA user_version = 99; CREATE TABLE t(x)")
+            .unwrap();
         drop(db);
         let before = std::fs::read(&path).unwrap();
-        assert!(matches!(Db::open(&path, true), Err(StoreError::Newer { found: 99, .. })));
+        assert!(matches!(
+            Db::open(&path, true),
+            Err(StoreError::Newer { found: 99, .. })
+        ));
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -476,9 +602,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("content.sqlite");
         let db = Connection::open(&path).unwrap();
-        db.execute_batch("CREATE TABLE objects(hash BLOB PRIMARY KEY, size INT, object BLOB)").unwrap();
-        db.execute("INSERT INTO objects VALUES(?1, -1, ?2)", params![vec![9u8; 20], b"x".to_vec()]).unwrap();
+        db.execute_batch("CREATE TABLE objects(hash BLOB PRIMARY KEY, size INT, object BLOB)")
+            .unwrap();
+        db.execute(
+            "INSERT INTO objects VALUES(?1, -1, ?2)",
+            params![vec![9u8; 20], b"x".to_vec()],
+        )
+        .unwrap();
         drop(db);
-        assert_eq!(Db::open(&path, true).unwrap().load(&[9; 20]).unwrap(), Some((b"x".to_vec(), false)));
+        assert_eq!(
+            Db::open(&path, true).unwrap().load(&[9; 20]).unwrap(),
+            Some((b"x".to_vec(), false))
+        );
     }
 }

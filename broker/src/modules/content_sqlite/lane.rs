@@ -42,7 +42,12 @@ impl Lane {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || serve(db, &receiver, &mailbox, writer.as_ref()))?;
-        Ok(Lane { sender: Some(sender), waiting: Vec::new(), busy: false, thread: Some(thread) })
+        Ok(Lane {
+            sender: Some(sender),
+            waiting: Vec::new(),
+            busy: false,
+            thread: Some(thread),
+        })
     }
 
     /// Takes a job; it goes to the thread with [`Lane::send`].
@@ -90,7 +95,10 @@ fn serve(mut db: Db, jobs: &Receiver<Vec<Job>>, mailbox: &Mailbox<ContentSqlite>
     while let Ok(batch) = jobs.recv() {
         let outcomes = match writer {
             Some(writer) => write(&mut db, batch, writer),
-            None => batch.into_iter().map(|job| (job.id, (job.run)(&mut db))).collect(),
+            None => batch
+                .into_iter()
+                .map(|job| (job.id, (job.run)(&mut db)))
+                .collect(),
         };
         let posted = mailbox.blocking_post(move |service, cx| service.finished(cx, is_writer, outcomes));
         if posted.is_err() {
@@ -104,7 +112,10 @@ fn write(db: &mut Db, batch: Vec<Job>, writer: &Writer) -> Outcomes {
     let ids: Vec<u64> = batch.iter().map(|job| job.id).collect();
     let run = |db: &mut Db| {
         db.begin(batch.iter().any(|job| job.sync), writer.durable)?;
-        let outputs = batch.into_iter().map(|job| (job.run)(db)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = batch
+            .into_iter()
+            .map(|job| (job.run)(db))
+            .collect::<Result<Vec<_>, _>>()?;
         db.commit()?;
         Ok(outputs)
     };

@@ -44,7 +44,9 @@ pub struct ContentSqlite {
 
 impl std::fmt::Debug for ContentSqlite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContentSqlite").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("ContentSqlite")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +80,9 @@ struct GcInfoRequest {
 impl ContentSqlite {
     /// Returns the module; `args` may hold `truncate` and `max_checkpoints=N`.
     pub fn new(args: &[String]) -> Self {
-        let keep = args.iter().find_map(|arg| arg.strip_prefix("max_checkpoints=")?.parse().ok());
+        let keep = args
+            .iter()
+            .find_map(|arg| arg.strip_prefix("max_checkpoints=")?.parse().ok());
         ContentSqlite {
             truncate: args.iter().any(|arg| arg == "truncate"),
             checkpoints_max: keep.unwrap_or(CHECKPOINTS_MAX),
@@ -106,16 +110,27 @@ impl ContentSqlite {
     ) {
         self.next += 1;
         let id = self.next;
-        let lane = if sync.is_some() { &mut self.writer } else { &mut self.reader };
+        let lane = if sync.is_some() {
+            &mut self.writer
+        } else {
+            &mut self.reader
+        };
         let Some(lane) = lane.as_mut() else {
             done(cx, Err(StoreError::Job("content-sqlite is stopped".into())));
             return;
         };
         let run = Box::new(move |db: &mut Db| job(db).map(|output| Box::new(output) as Output));
-        lane.push(Job { id, sync: sync.unwrap_or(false), run });
+        lane.push(Job {
+            id,
+            sync: sync.unwrap_or(false),
+            run,
+        });
         let waiter: Waiter = Box::new(move |cx, result| {
             let result = result.and_then(|output| {
-                output.downcast::<T>().map(|output| *output).map_err(|_| StoreError::Job("wrong output type".into()))
+                output
+                    .downcast::<T>()
+                    .map(|output| *output)
+                    .map_err(|_| StoreError::Job("wrong output type".into()))
             });
             done(cx, result);
         });
@@ -135,7 +150,11 @@ impl ContentSqlite {
 
     /// A thread has done a batch.
     pub(super) fn finished(&mut self, cx: &mut Cx<'_>, is_writer: bool, outcomes: Outcomes) {
-        let lane = if is_writer { &mut self.writer } else { &mut self.reader };
+        let lane = if is_writer {
+            &mut self.writer
+        } else {
+            &mut self.reader
+        };
         if let Some(lane) = lane {
             lane.finished();
             lane.send();
@@ -149,7 +168,10 @@ impl ContentSqlite {
     }
 
     fn stop_when_idle(&mut self, cx: &mut Cx<'_>) {
-        let idle = [&self.writer, &self.reader].into_iter().flatten().all(Lane::is_idle);
+        let idle = [&self.writer, &self.reader]
+            .into_iter()
+            .flatten()
+            .all(Lane::is_idle);
         if self.stopping && idle {
             self.close();
             cx.stopped();
@@ -173,32 +195,46 @@ impl ContentSqlite {
             return;
         };
         let start = Instant::now();
-        self.submit(cx, None, move |db| load_explained(db, blobref), move |cx, result| {
-            cx.to::<ContentSqlite>("content-sqlite", move |store, _| {
-                store.load_time.push(start.elapsed().as_secs_f64() * 1e3);
-            });
-            match result {
-                Ok(Some(bytes)) => cx.respond_payload(&req, Some(bytes.into())),
-                Ok(None) => cx.fail(&req, errno::ENOENT, ""),
-                Err(err) => cx.fail_with(&req, &err.into()),
-            }
-        });
+        self.submit(
+            cx,
+            None,
+            move |db| load_explained(db, blobref),
+            move |cx, result| {
+                cx.to::<ContentSqlite>("content-sqlite", move |store, _| {
+                    store.load_time.push(start.elapsed().as_secs_f64() * 1e3);
+                });
+                match result {
+                    Ok(Some(bytes)) => cx.respond_payload(&req, Some(bytes.into())),
+                    Ok(None) => cx.fail(&req, errno::ENOENT, ""),
+                    Err(err) => cx.fail_with(&req, &err.into()),
+                }
+            },
+        );
     }
 
     fn store(&mut self, cx: &mut Cx<'_>, req: Message) {
         let bytes = req.payload.clone().unwrap_or_default();
         let digest = BlobRef::compute(self.hash, &bytes).digest().to_vec();
-        let blob = Blob { digest: digest.clone(), bytes, internal: false };
+        let blob = Blob {
+            digest: digest.clone(),
+            bytes,
+            internal: false,
+        };
         let start = Instant::now();
-        self.submit(cx, Some(false), move |db| db.store(&blob), move |cx, result| {
-            cx.to::<ContentSqlite>("content-sqlite", move |store, _| {
-                store.store_time.push(start.elapsed().as_secs_f64() * 1e3);
-            });
-            match result {
-                Ok(()) => cx.respond_payload(&req, Some(digest.into())),
-                Err(err) => cx.fail_with(&req, &err.into()),
-            }
-        });
+        self.submit(
+            cx,
+            Some(false),
+            move |db| db.store(&blob),
+            move |cx, result| {
+                cx.to::<ContentSqlite>("content-sqlite", move |store, _| {
+                    store.store_time.push(start.elapsed().as_secs_f64() * 1e3);
+                });
+                match result {
+                    Ok(()) => cx.respond_payload(&req, Some(digest.into())),
+                    Err(err) => cx.fail_with(&req, &err.into()),
+                }
+            },
+        );
     }
 
     fn checkpoint_put(&mut self, cx: &mut Cx<'_>, req: Message) -> Result<(), RpcError> {
@@ -209,9 +245,15 @@ impl ContentSqlite {
             let id = db.put_checkpoint(&value, keep)?;
             db.set_epoch(id + 1);
             // while the KVS runs its own roots and journal stay the truth; else this is the next start's root
-            if kvs_runs { db.set_meta("checkpoint", id) } else { Ok(()) }
+            if kvs_runs {
+                db.set_meta("checkpoint", id)
+            } else {
+                Ok(())
+            }
         };
-        self.submit(cx, Some(true), job, move |cx, result| cx.answer_empty(&req, result));
+        self.submit(cx, Some(true), job, move |cx, result| {
+            cx.answer_empty(&req, result)
+        });
         Ok(())
     }
 
@@ -220,37 +262,71 @@ impl ContentSqlite {
             "mark" => {
                 let MarkRequest { epoch, hashes } = req.payload_json()?;
                 if hashes.len() > MARK_HASHES_MAX {
-                    return Err(RpcError::new(errno::EINVAL, format!("mark is limited to {MARK_HASHES_MAX} hashes")));
+                    return Err(RpcError::new(
+                        errno::EINVAL,
+                        format!("mark is limited to {MARK_HASHES_MAX} hashes"),
+                    ));
                 }
                 let job = move |db: &mut Db| mark(db, epoch, hashes);
                 self.submit(cx, Some(false), job, move |cx, result| {
-                    cx.answer(&req, result.map(|marked| json!({ "marked": marked })).map_err(RpcError::from));
+                    cx.answer(
+                        &req,
+                        result
+                            .map(|marked| json!({ "marked": marked }))
+                            .map_err(RpcError::from),
+                    );
                 });
             }
             "sweep" => {
-                let SweepRequest { epoch, cursor, high_water, delete_cap, window } = req.payload_json()?;
+                let SweepRequest {
+                    epoch,
+                    cursor,
+                    high_water,
+                    delete_cap,
+                    window,
+                } = req.payload_json()?;
                 if delete_cap < 1 || window < 1 {
-                    return Err(RpcError::new(errno::EINVAL, "delete_cap and window must be positive"));
+                    return Err(RpcError::new(
+                        errno::EINVAL,
+                        "delete_cap and window must be positive",
+                    ));
                 }
                 let (delete_cap, window) = (delete_cap.min(SWEEP_DELETE_MAX), window.min(SWEEP_WINDOW_MAX));
-                let sweep = Sweep { epoch, cursor, high_water, delete_cap, window };
-                self.submit(cx, Some(false), move |db| db.sweep(&sweep), move |cx, result| {
-                    let body = result.map(|(deleted, cursor)| json!({"deleted": deleted, "cursor": cursor}));
-                    cx.answer(&req, body.map_err(RpcError::from));
-                });
+                let sweep = Sweep {
+                    epoch,
+                    cursor,
+                    high_water,
+                    delete_cap,
+                    window,
+                };
+                self.submit(
+                    cx,
+                    Some(false),
+                    move |db| db.sweep(&sweep),
+                    move |cx, result| {
+                        let body =
+                            result.map(|(deleted, cursor)| json!({"deleted": deleted, "cursor": cursor}));
+                        cx.answer(&req, body.map_err(RpcError::from));
+                    },
+                );
             }
             _ => {
                 let GcInfoRequest { epoch, get_count } = req.payload_json()?;
                 let job = move |db: &mut Db| {
                     let high_water = db.number("SELECT MAX(rowid) FROM objects")?;
-                    let candidates = if get_count { Some(db.count_older(epoch)?) } else { None };
+                    let candidates = if get_count {
+                        Some(db.count_older(epoch)?)
+                    } else {
+                        None
+                    };
                     Ok((db.epoch(), high_water, candidates))
                 };
                 self.submit(cx, Some(false), job, move |cx, result| {
                     let body = result.map(|(current, high_water, candidates)| {
                         let mut body = json!({"current_epoch": current, "high_water": high_water});
                         let map = body.as_object_mut();
-                        map.zip(candidates).map(|(map, count)| map.insert("candidates".into(), Value::from(count)));
+                        map.zip(candidates)
+                            .map(|(map, count)| map.insert("candidates".into(), Value::from(count)));
                         body
                     });
                     cx.answer(&req, body.map_err(RpcError::from));
@@ -288,27 +364,45 @@ impl ContentSqlite {
         match req.topic.as_str() {
             "content-sqlite.stats-get" => self.stats_request(cx, req),
             "content-backing.load" => {
-                let digest = req.payload.as_ref().map(|payload| payload.to_vec()).unwrap_or_default();
+                let digest = req
+                    .payload
+                    .as_ref()
+                    .map(|payload| payload.to_vec())
+                    .unwrap_or_default();
                 self.load(cx, req, digest);
             }
             "content-backing.store" => self.store(cx, req),
             "content-backing.validate" => {
-                let digest = req.payload.as_ref().map(|payload| payload.to_vec()).unwrap_or_default();
-                self.submit(cx, None, move |db| db.has(&digest), move |cx, result| match result {
-                    Ok(true) => cx.respond_empty(&req),
-                    Ok(false) => cx.fail(&req, errno::ENOENT, ""),
-                    Err(err) => cx.fail_with(&req, &err.into()),
-                });
+                let digest = req
+                    .payload
+                    .as_ref()
+                    .map(|payload| payload.to_vec())
+                    .unwrap_or_default();
+                self.submit(
+                    cx,
+                    None,
+                    move |db| db.has(&digest),
+                    move |cx, result| match result {
+                        Ok(true) => cx.respond_empty(&req),
+                        Ok(false) => cx.fail(&req, errno::ENOENT, ""),
+                        Err(err) => cx.fail_with(&req, &err.into()),
+                    },
+                );
             }
             "content-backing.checkpoint-get" => {
-                self.submit(cx, None, |db| db.checkpoints(), move |cx, result| match result {
-                    Ok(list) if list.is_empty() => cx.fail(&req, errno::ENOENT, ""),
-                    Ok(list) => {
-                        let values: Vec<Value> = list.into_iter().map(|(_, value)| value).collect();
-                        cx.respond(&req, &json!({ "value": values }));
-                    }
-                    Err(err) => cx.fail_with(&req, &err.into()),
-                });
+                self.submit(
+                    cx,
+                    None,
+                    |db| db.checkpoints(),
+                    move |cx, result| match result {
+                        Ok(list) if list.is_empty() => cx.fail(&req, errno::ENOENT, ""),
+                        Ok(list) => {
+                            let values: Vec<Value> = list.into_iter().map(|(_, value)| value).collect();
+                            cx.respond(&req, &json!({ "value": values }));
+                        }
+                        Err(err) => cx.fail_with(&req, &err.into()),
+                    },
+                );
             }
             "content-backing.checkpoint-put" => self.checkpoint_put(cx, req)?,
             _ => self.gc(cx, req)?,
@@ -334,12 +428,16 @@ pub(super) fn load_explained(db: &mut Db, blobref: BlobRef) -> Result<Option<Vec
 fn mark(db: &mut Db, epoch: i64, hashes: Vec<BlobRef>) -> Result<usize, StoreError> {
     let mut count = 0;
     for blobref in hashes {
-        let Some(internal) = db.mark(epoch, blobref.digest())? else { continue };
+        let Some(internal) = db.mark(epoch, blobref.digest())? else {
+            continue;
+        };
         count += 1;
         if !internal {
             continue;
         }
-        let Some((bytes, _)) = db.load(blobref.digest())? else { continue };
+        let Some((bytes, _)) = db.load(blobref.digest())? else {
+            continue;
+        };
         let mut read = |below: &BlobRef| {
             db.mark(epoch, below.digest())?;
             Ok(db.load(below.digest())?.map(|(bytes, _)| bytes))
@@ -394,20 +492,31 @@ impl Service for ContentSqlite {
             Method::owner("gc-info"),
         ];
         vec![
-            Interface { service: "content-sqlite", methods: SQLITE },
-            Interface { service: "content-backing", methods: BACKING },
+            Interface {
+                service: "content-sqlite",
+                methods: SQLITE,
+            },
+            Interface {
+                service: "content-backing",
+                methods: BACKING,
+            },
         ]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         if let Some(name) = cx.attrs.get("content.hash") {
-            self.hash = name.parse().map_err(|_| RpcError::new(errno::EINVAL, "content.hash is unknown"))?;
+            self.hash = name
+                .parse()
+                .map_err(|_| RpcError::new(errno::EINVAL, "content.hash is unknown"))?;
         }
         let (directory, durable) = match (cx.attrs.get("statedir"), cx.attrs.get("rundir")) {
             (Some(statedir), _) => (statedir, true),
             (None, Some(rundir)) => (rundir, false),
             (None, None) => {
-                return Err(RpcError::new(errno::EINVAL, "content-sqlite needs a statedir or a rundir"));
+                return Err(RpcError::new(
+                    errno::EINVAL,
+                    "content-sqlite needs a statedir or a rundir",
+                ));
             }
         };
         self.path = Path::new(directory).join("content.sqlite");
@@ -417,7 +526,8 @@ impl Service for ContentSqlite {
         }
         let db = Db::open(&self.path, durable)?;
         let reader = Db::open_reader(&self.path)?;
-        let failed = |err: std::io::Error| RpcError::new(errno::EAGAIN, format!("content-sqlite thread: {err}"));
+        let failed =
+            |err: std::io::Error| RpcError::new(errno::EAGAIN, format!("content-sqlite thread: {err}"));
         let writer = Some(Writer { durable });
         self.writer = Some(Lane::start("content-write", db, cx.mailbox(), writer).map_err(failed)?);
         self.reader = Some(Lane::start("content-read", reader, cx.mailbox(), None).map_err(failed)?);

@@ -15,5 +15,7 @@ mod mock_run;
 mod requests;
 mod run;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use service::JobExec;

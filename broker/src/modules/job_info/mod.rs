@@ -2,6 +2,8 @@
 
 mod lookup;
 mod service;
+#[cfg(test)]
+mod tests;
 mod update;
 mod watch;
 

@@ -66,7 +66,7 @@ impl JobInfo {
         });
     }
 
-    fn on_journal(&mut self, cx: &mut Cx<'_>, events: &[JobEvent]) {
+    pub(super) fn on_journal(&mut self, cx: &mut Cx<'_>, events: &[JobEvent]) {
         for event in events {
             match &*event.name {
                 "clean" => {

@@ -97,10 +97,14 @@ impl JobInfo {
         self.watches.by_number.insert(number, watch);
         if is_guest {
             // in the table already: a job that ends meanwhile is noticed
-            manager::active_job(cx, body.id, move |me: &mut JobInfo, cx, job| match job {
-                Some(_) => me.watch_namespace(cx, number),
-                None => me.read_rest(cx, number),
-            });
+            if cx.provides(manager::SERVICE) {
+                manager::active_job(cx, body.id, move |me: &mut JobInfo, cx, job| match job {
+                    Some(_) => me.watch_namespace(cx, number),
+                    None => me.read_rest(cx, number),
+                });
+            } else {
+                self.read_rest(cx, number);
+            }
             return;
         }
         let wait = body.flags & rpc::WATCH_WAITCREATE != 0;

@@ -10,7 +10,7 @@ use flux_formats::eventlog;
 use flux_formats::jobid::{FluidGenerator, JobId};
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::{GetinfoResponse, SubmitResponse, flags};
-use flux_policy::{Accepted, Answer, Command, IngestJob};
+use flux_policy::{Accepted, Answer, Command, IngestJob, Refusal};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -177,17 +177,7 @@ impl JobIngest {
                     };
                     match result {
                         Ok(accepted) => self.accepted(cx, req, checked, accepted),
-                        Err(refusal) => {
-                            let frobnicated =
-                                self.config.frobnicators.iter().any(|p| p.name == *refusal.plugin);
-                            let counters = if frobnicated {
-                                &mut self.frobnicator
-                            } else {
-                                &mut self.validator
-                            };
-                            counters.errors += 1;
-                            cx.fail(&req, refusal.errnum, &refusal.text);
-                        }
+                        Err(refusal) => self.refused(cx, &req, &refusal),
                     }
                 }
                 Answer::Log(record) => policy_link::log(cx, &record),
@@ -202,6 +192,21 @@ impl JobIngest {
             }
         }
         self.hand_over(cx);
+    }
+
+    fn refused(&mut self, cx: &mut Cx<'_>, req: &Message, refusal: &Refusal) {
+        let by_frobnicator = self
+            .config
+            .frobnicators
+            .iter()
+            .any(|plugin| plugin.name == *refusal.plugin);
+        let counters = if by_frobnicator {
+            &mut self.frobnicator
+        } else {
+            &mut self.validator
+        };
+        counters.errors += 1;
+        cx.fail(req, refusal.errnum, &refusal.text);
     }
 
     fn accepted(&mut self, cx: &mut Cx<'_>, req: Message, mut checked: Checked, accepted: Accepted) {

@@ -8,7 +8,6 @@ use flux_formats::jobstate::JobState;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::rc::Rc;
 
 /// Values that jobs have in common.
 #[derive(Debug, Default)]
@@ -218,6 +217,7 @@ pub(super) mod tests {
     use flux_formats::jobstate::JobResult;
     use proptest::prelude::*;
     use serde_json::json;
+    use std::rc::Rc;
 
     /// Returns an event as the journal brings it.
     pub(in super::super) fn event(id: u64, name: &str, timestamp: f64, context: &Value) -> JobEvent {

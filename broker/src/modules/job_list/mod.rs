@@ -12,5 +12,7 @@ mod list;
 mod service;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use service::JobList;

@@ -94,7 +94,7 @@ struct Purged {
 impl JobList {
     // ---- events ---------------------------------------------------------------------------------------
 
-    fn on_journal(&mut self, cx: &mut Cx<'_>, events: &[JobEvent]) {
+    pub(super) fn on_journal(&mut self, cx: &mut Cx<'_>, events: &[JobEvent]) {
         if let Some(paused) = &mut self.paused {
             paused.extend(events.iter().cloned());
             return;
@@ -224,6 +224,10 @@ impl JobList {
             } else {
                 self.waits.push(wait);
             }
+            return;
+        }
+        if !cx.provides(manager::SERVICE) {
+            cx.fail(&wait.request, errno::ENOENT, "");
             return;
         }
         // the job manager may know it already: then its submit event is on its way

@@ -24,6 +24,9 @@ use std::time::Duration;
 /// Time between attempts to write to a store that is full.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A call into the job manager, put off.
+pub(super) type Call = Box<dyn FnOnce(&mut JobManager, &mut Cx<'_>)>;
+
 /// What waits for a commit.
 pub(super) enum After {
     /// Start the job's shells.
@@ -37,7 +40,7 @@ pub(super) enum After {
     /// Answer a submission.
     Submitted(Answer, Vec<Result<JobId, RpcError>>),
     /// Let a journal subscriber in.
-    Call(Box<dyn FnOnce(&mut JobManager, &mut Cx<'_>)>),
+    Call(Call),
 }
 
 /// Changes to one job's directory.

@@ -149,29 +149,45 @@ proptest! {
         let (mut given, mut freed) = (0, 0);
         for action in script {
             let around = Surroundings { queue_started: action != 9, exec_ready: action != 10 };
-            match action {
-                0 | 1 => if let Alloc::Queued(p) = job.alloc { job.alloc = Alloc::Pending(p) },
-                2 | 3 => if matches!(job.alloc, Alloc::Pending(_) | Alloc::Cancelling) && job.state == State::Sched {
+            let with_sched = matches!(job.alloc, Alloc::Pending(_) | Alloc::Cancelling);
+            let running = job.exec == Exec::Requested;
+            // an event that is illegal now must leave the job as it is
+            let event = match action {
+                0 | 1 => {
+                    if let Alloc::Queued(priority) = job.alloc {
+                        job.alloc = Alloc::Pending(priority);
+                    }
+                    None
+                }
+                2 | 3 if with_sched && job.state == State::Sched => {
                     job.alloc = Alloc::None;
-                    job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
                     given += 1;
-                },
-                4 => if job.alloc == Alloc::Cancelling { job.alloc = Alloc::None; job.marks.request_stale = false },
-                5 => drop(job.apply(&Event::Urgency { userid: 0, urgency: 3 }, 1.0)),
-                6 => drop(job.apply(&Event::Urgency { userid: 0, urgency: 0 }, 1.0)),
-                7 => if job.exec == Exec::Requested { drop(job.apply(&Event::Finish { status: 1 }, 1.0)) },
-                8 => if job.exec == Exec::Requested && job.state == State::Cleanup {
-                    job.apply(&Event::Release { ranks: "all".into(), last: true }, 1.0).unwrap();
-                },
-                11 => drop(job.apply(&fatal(), 1.0)),
-                _ => {}
+                    Some(Event::Alloc { annotations: None })
+                }
+                4 if job.alloc == Alloc::Cancelling => {
+                    job.alloc = Alloc::None;
+                    None
+                }
+                5 => Some(Event::Urgency { userid: 0, urgency: 3 }),
+                6 => Some(Event::Urgency { userid: 0, urgency: 0 }),
+                7 if running => Some(Event::Finish { status: 1 }),
+                8 if running && job.state == State::Cleanup => {
+                    Some(Event::Release { ranks: "all".into(), last: true })
+                }
+                11 => Some(fatal()),
+                _ => None,
+            };
+            if let Some(event) = event {
+                let before = job.state;
+                let applied = job.apply(&event, 1.0);
+                prop_assert!(applied.is_ok() || job.state == before);
             }
             freed += settle(&mut job, around).iter().filter(|name| *name == "free").count();
             prop_assert!(freed <= given && given <= 1);
             prop_assert_eq!(job.marks.has_resources, given > freed);
             prop_assert!(job.state != State::Inactive || given == freed);
         }
-        drop(job.apply(&fatal(), 1.0));
+        prop_assert!(job.apply(&fatal(), 1.0).is_ok() || job.state == State::Inactive);
         settle(&mut job, READY);
         if job.exec == Exec::Requested {
             job.apply(&Event::Release { ranks: "all".into(), last: true }, 1.0).unwrap();

@@ -6,6 +6,7 @@
 
 use super::JobManager;
 use super::api::JobEvent;
+use super::commit::Call;
 use super::event::Event;
 use super::job::Job;
 use super::ports::Change;
@@ -28,8 +29,6 @@ const CHECKPOINT_VERSION: u64 = 1;
 const WINDOW: usize = 64;
 /// Levels of directories below `job` (RFC 16).
 const LEVELS: usize = 4;
-
-type Call = Box<dyn FnOnce(&mut JobManager, &mut Cx<'_>)>;
 
 /// A restart under way.
 #[derive(Default)]

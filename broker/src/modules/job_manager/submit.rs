@@ -203,13 +203,14 @@ fn check_dependencies(jobspec: &Value) -> Result<(), String> {
         Some(Value::Array(dependencies)) => dependencies,
         Some(_) => return Err("dependencies object must be an array".to_owned()),
     };
-    for (index, dependency) in dependencies.iter().enumerate() {
-        let Some(scheme) = dependency.get("scheme").and_then(Value::as_str) else {
-            return Err(format!("dependency[{index}] missing string scheme"));
-        };
-        return Err(format!("dependency scheme \"{scheme}\" not supported"));
-    }
-    Ok(())
+    // no scheme is handled, so that the first dependency decides
+    let Some(first) = dependencies.first() else {
+        return Ok(());
+    };
+    Err(match first.get("scheme").and_then(Value::as_str) {
+        None => "dependency[0] missing string scheme".to_owned(),
+        Some(scheme) => format!("dependency scheme \"{scheme}\" not supported"),
+    })
 }
 
 #[cfg(test)]

@@ -50,7 +50,11 @@ pub(super) fn apply_in_place(root: &mut Dir, namespace: &str, txn: &Txn, editor:
 
 /// Returns true when one key leads to the other, or both are the same and more than values are put there.
 fn overlap(one: &Op, other: &Op) -> bool {
-    let (short, long) = if one.key.len() < other.key.len() { (one, other) } else { (other, one) };
+    let (short, long) = if one.key.len() < other.key.len() {
+        (one, other)
+    } else {
+        (other, one)
+    };
     if !long.key.starts_with(short.key.as_ref()) {
         return false;
     }
@@ -64,7 +68,8 @@ fn overlap(one: &Op, other: &Op) -> bool {
 /// Returns true when `op` cannot fail and does not meet a link, with all nodes on its way in memory.
 fn is_plain(root: &Dir, op: &Op, editor: Editor<'_>) -> bool {
     let bytes = op.key.as_bytes();
-    let normal = bytes.first().is_some_and(|c| *c != b'.') && bytes.last() != Some(&b'.') && !op.key.contains("..");
+    let normal =
+        bytes.first().is_some_and(|c| *c != b'.') && bytes.last() != Some(&b'.') && !op.key.contains("..");
     if !normal {
         return false;
     }
@@ -89,7 +94,11 @@ fn is_plain(root: &Dir, op: &Op, editor: Editor<'_>) -> bool {
 
 fn apply_op(root: &mut Dir, namespace: &str, op: &Op, editor: Editor<'_>) -> Result<(), Stop> {
     let names: Vec<&str> = components(&op.key).collect();
-    let walk = Walk { namespace, change: &op.change, editor };
+    let walk = Walk {
+        namespace,
+        change: &op.change,
+        editor,
+    };
     let mut redirected = match walk.descend(root, &names)? {
         None => return Ok(()),
         Some(key) => key,
@@ -120,7 +129,9 @@ impl Walk<'_> {
     }
 
     fn below(&self, dir: &mut Dir, names: &[&str]) -> Result<Option<String>, Stop> {
-        let Some((name, rest)) = names.split_first() else { return Err(Stop::Errno(errno::EINVAL)) };
+        let Some((name, rest)) = names.split_first() else {
+            return Err(Stop::Errno(errno::EINVAL));
+        };
         if rest.is_empty() {
             dir.change(name, self.editor, &mut |entry| self.last(entry))?;
             return Ok(None);
@@ -132,7 +143,11 @@ impl Walk<'_> {
                 Ok(Edit::Done)
             }
             Some(Entry::Link(link)) => {
-                if link.namespace.as_ref().is_some_and(|namespace| namespace != self.namespace) {
+                if link
+                    .namespace
+                    .as_ref()
+                    .is_some_and(|namespace| namespace != self.namespace)
+                {
                     return Err(Stop::Errno(errno::EINVAL));
                 }
                 redirected = Some(format!("{}.{}", link.target, rest.join(".")));

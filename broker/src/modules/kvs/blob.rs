@@ -176,9 +176,13 @@ pub(super) fn decode(blob: &[u8], blobref: BlobRef) -> Result<Arc<Node>, BlobErr
 /// Takes a directory object of any size, as flux-core and `flux restore` write them.
 fn decode_object(blob: &[u8], blobref: BlobRef) -> Result<Arc<Node>, BlobError> {
     let dir = TreeObj::decode_dir(blob)?;
-    let entries =
-        dir.into_iter().map(|(name, object)| (Name::from(name), Entry::from_treeobj(object, 0))).collect::<Vec<_>>();
-    let plain = entries.iter().all(|(_, entry)| !matches!(entry, Entry::Dir(Dir::Here(_))));
+    let entries = dir
+        .into_iter()
+        .map(|(name, object)| (Name::from(name), Entry::from_treeobj(object, 0)))
+        .collect::<Vec<_>>();
+    let plain = entries
+        .iter()
+        .all(|(_, entry)| !matches!(entry, Entry::Dir(Dir::Here(_))));
     let node = Dir::build(entries, 0);
     // nested directories would not be written back as they are here
     let canonical = plain && matches!(node.kind, Kind::Whole(_));
@@ -198,7 +202,9 @@ impl<'a> Reader<'a> {
         let mut number = 0usize;
         for shift in (0..usize::BITS).step_by(7) {
             let byte = self.byte()?;
-            number |= usize::from(byte & 0x7f).checked_shl(shift).ok_or(BlobError::Damaged)?;
+            number |= usize::from(byte & 0x7f)
+                .checked_shl(shift)
+                .ok_or(BlobError::Damaged)?;
             if byte & 0x80 == 0 {
                 return Ok(number);
             }
@@ -264,11 +270,7 @@ pub(crate) type ReadBlob<'a> = dyn FnMut(&BlobRef) -> Result<Option<Vec<u8>>, St
 ///
 /// # Errors
 /// A node below is missing or damaged; those of `read`.
-pub(crate) fn explain(
-    blob: &[u8],
-    blobref: BlobRef,
-    read: &mut ReadBlob<'_>,
-) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn explain(blob: &[u8], blobref: BlobRef, read: &mut ReadBlob<'_>) -> Result<Vec<u8>, StoreError> {
     let mut entries = Vec::new();
     let mut todo = vec![decode(blob, blobref).map_err(|err| unreadable(&blobref, &err.to_string()))?];
     while let Some(node) = todo.pop() {

@@ -1,6 +1,7 @@
 //! How do transactions become roots? They queue per namespace and are applied at the end of a turn of the hub,
 //! merged into one new version unless they say NO_MERGE. (flux-core: modules/kvs/kvs.c, behaviour)
 
+use super::Kvs;
 use super::apply;
 use super::fault::{Cred, Nodes, Pins};
 use super::local::{CommitInfo, Done};
@@ -8,7 +9,6 @@ use super::node::{Editor, Stop};
 use super::request::{decode, root_payload};
 use super::service::{PRIMARY, Root, Space};
 use super::txn::{Change, Op, Txn};
-use super::Kvs;
 use crate::service::{Cx, RpcError};
 use bytes::Bytes;
 use flux_formats::errno;
@@ -77,7 +77,10 @@ impl WireOp<'_> {
             Some(TreeObj::Val(bytes)) => Change::Value(bytes),
             Some(object) => Change::Put(object),
         };
-        Ok(Op { key: self.key.into(), change })
+        Ok(Op {
+            key: self.key.into(),
+            change,
+        })
     }
 
     /// A guest may not commit what could lead out of its namespace or to other people's blobs.
@@ -87,7 +90,14 @@ impl WireOp<'_> {
             Some(TreeObj::Dir(dir)) => ("non-empty dir", dir.is_empty()),
             Some(object) => (object.type_name(), false),
         };
-        if empty { Ok(()) } else { Err(RpcError::new(errno::EPERM, format!("guests may not commit {kind} objects"))) }
+        if empty {
+            Ok(())
+        } else {
+            Err(RpcError::new(
+                errno::EPERM,
+                format!("guests may not commit {kind} objects"),
+            ))
+        }
     }
 }
 
@@ -99,9 +109,16 @@ impl Kvs {
     }
 
     fn commit_begin(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let CommitRequest { namespace, flags, ops } = decode(req)?;
+        let CommitRequest {
+            namespace,
+            flags,
+            ops,
+        } = decode(req)?;
         let guest = req.rolemask & role::OWNER == 0;
-        let ops = ops.into_iter().map(|op| op.into_op(guest)).collect::<Result<Vec<_>, _>>()?;
+        let ops = ops
+            .into_iter()
+            .map(|op| op.into_op(guest))
+            .collect::<Result<Vec<_>, _>>()?;
         self.space_for(&namespace, Cred::of(req))?;
         let durable = flags & SYNC != 0;
         if durable && namespace != PRIMARY {
@@ -111,13 +128,27 @@ impl Kvs {
         header.payload = None;
         let reply = CommitReply::Client(header);
         let no_merge = flags & NO_MERGE != 0;
-        self.enqueue(cx, &namespace, Pending { txn: Txn { ops }, no_merge, durable, absorbs: None, reply });
+        self.enqueue(
+            cx,
+            &namespace,
+            Pending {
+                txn: Txn { ops },
+                no_merge,
+                durable,
+                absorbs: None,
+                reply,
+            },
+        );
         Ok(())
     }
 
     /// `kvs.relaycommit` comes from the `kvs` module of another rank, which this broker does not have.
     pub(super) fn relaycommit_request(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        cx.fail(req, errno::ENOSYS, "kvs.relaycommit is not needed: use kvs.commit");
+        cx.fail(
+            req,
+            errno::ENOSYS,
+            "kvs.relaycommit is not needed: use kvs.commit",
+        );
     }
 
     /// Commits for a local service.
@@ -130,13 +161,26 @@ impl Kvs {
         done: Done<CommitInfo>,
     ) {
         let reply = CommitReply::Local(done);
-        self.enqueue(cx, namespace, Pending { txn, no_merge: false, durable, absorbs: None, reply });
+        self.enqueue(
+            cx,
+            namespace,
+            Pending {
+                txn,
+                no_merge: false,
+                durable,
+                absorbs: None,
+                reply,
+            },
+        );
     }
 
     /// Puts a transaction in the queue of its namespace.
     pub(super) fn enqueue(&mut self, cx: &mut Cx<'_>, namespace: &str, pending: Pending) {
         let refusal = self.keeper.refusal(pending.durable);
-        let Some(space) = self.spaces.get_mut(namespace).filter(|space| !space.closing || pending.absorbs.is_some())
+        let Some(space) = self
+            .spaces
+            .get_mut(namespace)
+            .filter(|space| !space.closing || pending.absorbs.is_some())
         else {
             pending.reply.fail(cx, &RpcError::bare(errno::ENOTSUP));
             return;
@@ -152,7 +196,9 @@ impl Kvs {
 
     /// Applies the transactions of a namespace at the end of this turn.
     pub(super) fn schedule(&mut self, cx: &mut Cx<'_>, name: &Rc<str>) {
-        let Some(space) = self.spaces.get_mut(name) else { return };
+        let Some(space) = self.spaces.get_mut(name) else {
+            return;
+        };
         if space.scheduled || space.blocked || space.paused {
             return;
         }
@@ -176,9 +222,19 @@ impl Kvs {
 
     /// Applies one group of transactions; returns true when there may be more.
     fn process_group(&mut self, cx: &mut Cx<'_>, name: &Rc<str>) -> bool {
-        let Some(space) = self.spaces.get_mut(name) else { return false };
-        let Space { root, queue, pins, .. } = space;
-        let editor = Editor { fetch: &Nodes { cache: &self.cache, pins }, epoch: self.keeper.epoch() };
+        let Some(space) = self.spaces.get_mut(name) else {
+            return false;
+        };
+        let Space {
+            root, queue, pins, ..
+        } = space;
+        let editor = Editor {
+            fetch: &Nodes {
+                cache: &self.cache,
+                pins,
+            },
+            epoch: self.keeper.epoch(),
+        };
         let (mut group, mut failed, mut missing) = (Vec::new(), Vec::new(), None);
         while let Some(pending) = queue.front() {
             let alone = pending.no_merge || group.last().is_some_and(|last: &Pending| last.no_merge);
@@ -219,7 +275,9 @@ impl Kvs {
     }
 
     fn unblock(&mut self, cx: &mut Cx<'_>, name: &Rc<str>, result: Result<Pins, RpcError>) {
-        let Some(space) = self.spaces.get_mut(name) else { return };
+        let Some(space) = self.spaces.get_mut(name) else {
+            return;
+        };
         space.blocked = false;
         match result {
             Ok(pins) => space.pins.extend(pins),
@@ -235,8 +293,16 @@ impl Kvs {
 
     /// A group is applied: tells everyone.
     fn publish_group(&mut self, cx: &mut Cx<'_>, name: &Rc<str>, group: Vec<Pending>) {
-        let Some(space) = self.spaces.get(name) else { return };
-        let info = CommitInfo { rootseq: space.seq, root: Root { dir: space.root.clone(), hash: self.hash } };
+        let Some(space) = self.spaces.get(name) else {
+            return;
+        };
+        let info = CommitInfo {
+            rootseq: space.seq,
+            root: Root {
+                dir: space.root.clone(),
+                hash: self.hash,
+            },
+        };
         let owner = space.owner;
         for pending in &group {
             #[expect(clippy::cast_precision_loss, reason = "statistics")]
@@ -248,13 +314,21 @@ impl Kvs {
         }
         self.watches_changed(cx, name, &group);
         let mut payload: Option<Bytes> = None;
-        for Pending { durable, absorbs, reply, .. } in group {
+        for Pending {
+            durable,
+            absorbs,
+            reply,
+            ..
+        } in group
+        {
             if let Some(absorbed) = absorbs {
                 self.remove_space(cx, &absorbed);
             }
             let reply = match reply {
                 CommitReply::Client(req) => {
-                    let payload = payload.get_or_insert_with(|| root_payload(info.rootref(), info.rootseq)).clone();
+                    let payload = payload
+                        .get_or_insert_with(|| root_payload(info.rootref(), info.rootseq))
+                        .clone();
                     ReadyReply::Client(req, payload)
                 }
                 CommitReply::Local(done) => ReadyReply::Local(done, info.clone()),
@@ -271,12 +345,18 @@ impl Kvs {
     }
 
     fn version_reached(&mut self, cx: &mut Cx<'_>, name: &Rc<str>) {
-        let Some(space) = self.spaces.get_mut(name) else { return };
+        let Some(space) = self.spaces.get_mut(name) else {
+            return;
+        };
         if space.waiters.is_empty() {
             return;
         }
         let seq = space.seq;
-        for (_, req) in space.waiters.extract_if(.., |(wanted, _)| *wanted <= seq).collect::<Vec<_>>() {
+        for (_, req) in space
+            .waiters
+            .extract_if(.., |(wanted, _)| *wanted <= seq)
+            .collect::<Vec<_>>()
+        {
             self.answer_version(cx, name, &req);
         }
     }
@@ -320,7 +400,9 @@ fn publish_setroot(cx: &mut Cx<'_>, name: &str, owner: u32, info: &CommitInfo, g
         .filter_map(|op| normalize_key(&op.key).ok())
         .map(|(key, _)| (key.into_owned(), Value::Null))
         .collect();
-    let names: Vec<String> = (0..group.len()).map(|index| format!("transaction_req.0.{}.{index}", info.rootseq)).collect();
+    let names: Vec<String> = (0..group.len())
+        .map(|index| format!("transaction_req.0.{}.{index}", info.rootseq))
+        .collect();
     let body = json!({
         "namespace": name, "rootseq": info.rootseq, "rootref": info.rootref().to_string(), "names": names,
         "keys": keys, "owner": owner,

@@ -38,7 +38,11 @@ impl NodeCache {
     fn insert(&mut self, blobref: BlobRef, node: Arc<Node>) {
         let weight = node.weight();
         self.clock.set(self.clock.get() + 1);
-        let cached = Cached { node, weight, used: self.clock.clone() };
+        let cached = Cached {
+            node,
+            weight,
+            used: self.clock.clone(),
+        };
         self.bytes += weight;
         if let Some(old) = self.nodes.insert(blobref, cached) {
             self.bytes -= old.weight;
@@ -92,10 +96,16 @@ pub(super) struct Cred {
 }
 
 impl Cred {
-    pub(super) const OWNER: Cred = Cred { userid: 0, rolemask: role::OWNER };
+    pub(super) const OWNER: Cred = Cred {
+        userid: 0,
+        rolemask: role::OWNER,
+    };
 
     pub(super) fn of(req: &flux_formats::msg::Message) -> Self {
-        Cred { userid: req.userid, rolemask: req.rolemask }
+        Cred {
+            userid: req.userid,
+            rolemask: req.rolemask,
+        }
     }
 
     /// Returns true for the instance owner and for the user `owner`.
@@ -115,7 +125,11 @@ pub(super) struct Nodes<'a> {
 
 impl Fetch for Nodes<'_> {
     fn node(&self, blobref: &BlobRef) -> Option<Arc<Node>> {
-        self.pins.nodes.get(blobref).cloned().or_else(|| self.cache.get(blobref))
+        self.pins
+            .nodes
+            .get(blobref)
+            .cloned()
+            .or_else(|| self.cache.get(blobref))
     }
 }
 
@@ -129,14 +143,22 @@ pub(super) struct View<'a> {
 
 impl Fetch for View<'_> {
     fn node(&self, blobref: &BlobRef) -> Option<Arc<Node>> {
-        Nodes { cache: self.cache, pins: self.pins }.node(blobref)
+        Nodes {
+            cache: self.cache,
+            pins: self.pins,
+        }
+        .node(blobref)
     }
 }
 
 impl World for View<'_> {
     fn root(&self, namespace: &str) -> Result<Dir, Stop> {
         let space = self.spaces.get(namespace).ok_or(Stop::Errno(errno::ENOTSUP))?;
-        if self.cred.may(space.owner) { Ok(space.root.clone()) } else { Err(Stop::Errno(errno::EPERM)) }
+        if self.cred.may(space.owner) {
+            Ok(space.root.clone())
+        } else {
+            Err(Stop::Errno(errno::EPERM))
+        }
     }
 
     fn blob(&self, blobref: &BlobRef) -> Option<Bytes> {
@@ -171,10 +193,17 @@ impl Kvs {
         let left = nodes.len() + blobs.len();
         self.stats.faults += u64::try_from(left).unwrap_or(0);
         self.stats.pending += 1;
-        let gather = Gather { left, pins: Pins::default(), failed: None, done: Some(Box::new(done)) };
+        let gather = Gather {
+            left,
+            pins: Pins::default(),
+            failed: None,
+            done: Some(Box::new(done)),
+        };
         let gather = Rc::new(std::cell::RefCell::new(gather));
-        for (blobref, is_node) in
-            nodes.into_iter().map(|blobref| (blobref, true)).chain(blobs.into_iter().map(|blobref| (blobref, false)))
+        for (blobref, is_node) in nodes
+            .into_iter()
+            .map(|blobref| (blobref, true))
+            .chain(blobs.into_iter().map(|blobref| (blobref, false)))
         {
             let gather = gather.clone();
             content::local::load_raw(cx, blobref, move |kvs: &mut Kvs, cx, result| {

@@ -28,7 +28,12 @@ pub(super) enum Record {
         txn: Txn,
     },
     /// A namespace was made.
-    Create { namespace: String, owner: u32, flags: u32, root: BlobRef },
+    Create {
+        namespace: String,
+        owner: u32,
+        flags: u32,
+        root: BlobRef,
+    },
     /// A namespace was removed.
     Remove { namespace: String },
     /// A namespace moved into the primary one.
@@ -134,17 +139,30 @@ fn read_record(body: &mut Reader<'_>) -> Result<Record, BlobError> {
             for _ in 0..count {
                 ops.push(read_op(body)?);
             }
-            Record::Commit { namespace, seq, txn: Txn { ops } }
+            Record::Commit {
+                namespace,
+                seq,
+                txn: Txn { ops },
+            }
         }
         1 => {
             let (owner, flags) = (small(body.number()?)?, small(body.number()?)?);
             let root = body.text()?.parse().map_err(|_| BlobError::Damaged)?;
-            Record::Create { namespace, owner, flags, root }
+            Record::Create {
+                namespace,
+                owner,
+                flags,
+                root,
+            }
         }
         2 => Record::Remove { namespace },
         3 => {
             let key = body.text()?.to_owned();
-            Record::Absorb { namespace, key, seq: long(body)? }
+            Record::Absorb {
+                namespace,
+                key,
+                seq: long(body)?,
+            }
         }
         _ => return Err(BlobError::Damaged),
     })
@@ -174,16 +192,31 @@ mod tests {
     #[test]
     fn round_trip() {
         let mut txn = Txn::new();
-        txn.put("a.b", "x").append("log", b"line\n").unlink("c").symlink("l", Some("ns"), ".").mkdir("d");
+        txn.put("a.b", "x")
+            .append("log", b"line\n")
+            .unlink("c")
+            .symlink("l", Some("ns"), ".")
+            .mkdir("d");
         let mut row = Vec::new();
-        put_create(&mut row, "job-1", 7, 0, "sha1-55ca6286e3e4f4fba5d0448333fa99fc5a404a73".parse().unwrap());
+        put_create(
+            &mut row,
+            "job-1",
+            7,
+            0,
+            "sha1-55ca6286e3e4f4fba5d0448333fa99fc5a404a73".parse().unwrap(),
+        );
         put_commit(&mut row, "job-1", 300, &txn);
         put_absorb(&mut row, "job-1", "job.x.guest", 12);
         put_remove(&mut row, "job-2");
         let records = read(&row).unwrap();
         assert_eq!(records.len(), 4);
         assert!(matches!(&records[0], Record::Create { namespace, owner: 7, .. } if namespace == "job-1"));
-        let Record::Commit { seq: 300, txn: back, .. } = &records[1] else { panic!("{records:?}") };
+        let Record::Commit {
+            seq: 300, txn: back, ..
+        } = &records[1]
+        else {
+            panic!("{records:?}")
+        };
         let mut again = Vec::new();
         put_commit(&mut again, "job-1", 300, back);
         let mut first = Vec::new();

@@ -11,13 +11,13 @@
 //! When the file cannot be written, durable commits are refused with file and cause, records wait in memory,
 //! and a timer tries again until it works.
 
+use super::Kvs;
 use super::commit::{Pending, ReadyReply};
 use super::journal;
 use super::node::Dir;
 use super::service::{PRIMARY, Space};
 use super::spill::{self, Spilled};
 use super::txn::Change;
-use super::Kvs;
 use crate::modules::content;
 use crate::modules::content_sqlite::{Db, SpaceRow, StoreError, local as store};
 use crate::service::{Cx, RpcError};
@@ -67,6 +67,8 @@ pub(super) struct Keeper {
     records: Vec<u8>,
     /// Answers that wait for them.
     held: Vec<ReadyReply>,
+    /// Answers to clients' SYNC commits, which wait for a checkpoint.
+    held_for_checkpoint: Vec<ReadyReply>,
     /// A journal transaction is under way.
     writing: bool,
     /// Bytes in the journal on disk.
@@ -117,7 +119,11 @@ impl Keeper {
 
     /// Returns a root by its name while it is remembered.
     pub(super) fn recall(&self, blobref: &BlobRef) -> Option<Dir> {
-        self.recent.iter().rev().find(|root| root.known_as(blobref)).cloned()
+        self.recent
+            .iter()
+            .rev()
+            .find(|root| root.known_as(blobref))
+            .cloned()
     }
 
     /// Returns why a transaction cannot be taken.
@@ -160,12 +166,19 @@ impl Keeper {
         }
     }
 
-    /// Keeps an answer until its transaction is durable; gives it back when that is not asked for.
+    /// Keeps an answer until its transaction is durable; gives it back when there is nothing to wait for.
+    ///
+    /// As in flux-core a client's SYNC commit makes a checkpoint, whether the store outlives the broker or not.
     pub(super) fn hold(&mut self, durable: bool, reply: ReadyReply) -> Option<ReadyReply> {
-        if !durable || self.mode != Mode::Durable {
-            return Some(reply);
+        match (&reply, self.mode) {
+            _ if !durable => return Some(reply),
+            (_, Mode::Memory) | (ReadyReply::Local(..), Mode::Scratch) => return Some(reply),
+            (ReadyReply::Client(..), _) => {
+                self.spill_wanted = Some(true);
+                self.held_for_checkpoint.push(reply);
+            }
+            (ReadyReply::Local(..), Mode::Durable) => self.held.push(reply),
         }
-        self.held.push(reply);
         None
     }
 
@@ -181,6 +194,11 @@ impl Keeper {
 
     pub(super) fn is_durable(&self) -> bool {
         self.mode == Mode::Durable
+    }
+
+    /// Returns true when there is a store that may hold a state.
+    pub(super) fn has_store(&self) -> bool {
+        self.mode != Mode::Memory
     }
 }
 
@@ -200,8 +218,11 @@ impl Snapshot {
     fn write(self, db: &mut Db) -> Result<Spilled, StoreError> {
         let mut spilled = Spilled::default();
         let mut put = |blobref: BlobRef, bytes, internal| {
-            let blob =
-                crate::modules::content_sqlite::Blob { digest: blobref.digest().to_vec(), bytes, internal };
+            let blob = crate::modules::content_sqlite::Blob {
+                digest: blobref.digest().to_vec(),
+                bytes,
+                internal,
+            };
             db.store(&blob)
         };
         for (_, _, _, _, root) in &self.spaces {
@@ -225,9 +246,14 @@ impl Snapshot {
             db.set_spaces(&rows)?;
             db.clear_journal()?;
         }
-        if let Some((_, _, _, seq, root)) = self.spaces.iter().find(|(name, ..)| self.checkpoint && name == PRIMARY) {
+        if let Some((_, _, _, seq, root)) = self
+            .spaces
+            .iter()
+            .find(|(name, ..)| self.checkpoint && name == PRIMARY)
+        {
             let rootref = root.blobref(self.hash).to_string();
-            let value = json!({"version": 1, "rootref": rootref, "sequence": seq, "timestamp": self.timestamp});
+            let value =
+                json!({"version": 1, "rootref": rootref, "sequence": seq, "timestamp": self.timestamp});
             let id = db.put_checkpoint(&value, 5)?;
             db.set_epoch(id + 1);
             db.set_meta("checkpoint", id)?;
@@ -279,7 +305,13 @@ impl Kvs {
         // blobs that the transactions may name come first
         content::local::push(cx);
         let copy = records.clone();
-        let job = move |db: &mut Db| if copy.is_empty() { Ok(()) } else { db.append_journal(&copy) };
+        let job = move |db: &mut Db| {
+            if copy.is_empty() {
+                Ok(())
+            } else {
+                db.append_journal(&copy)
+            }
+        };
         store::write(cx, !held.is_empty(), job, move |kvs: &mut Kvs, cx, result| {
             kvs.journal_written(cx, records, held, result);
         });
@@ -307,7 +339,9 @@ impl Kvs {
                 all.append(&mut keeper.records);
                 keeper.records = all;
                 let more = std::mem::take(&mut keeper.held);
-                held.into_iter().chain(more).for_each(|reply| reply.fail(cx, &err));
+                held.into_iter()
+                    .chain(more)
+                    .for_each(|reply| reply.fail(cx, &err));
                 self.failed(cx, err);
             }
         }
@@ -316,7 +350,8 @@ impl Kvs {
 
     fn failed(&mut self, cx: &mut Cx<'_>, err: RpcError) {
         if self.keeper.failure.is_none() {
-            let text = format!("{err}: no more durable work is taken until it can be written; what runs goes on");
+            let text =
+                format!("{err}: no more durable work is taken until it can be written; what runs goes on");
             cx.log_as_me(2, &text);
         }
         self.keeper.failure = Some(err);
@@ -372,7 +407,15 @@ impl Kvs {
         let snapshot = Snapshot {
             hash: self.hash,
             spaces: spaces
-                .map(|space| (space.name.to_string(), space.owner, space.flags, space.seq, space.root.clone()))
+                .map(|space| {
+                    (
+                        space.name.to_string(),
+                        space.owner,
+                        space.flags,
+                        space.seq,
+                        space.root.clone(),
+                    )
+                })
                 .collect(),
             exposed: exposed.clone(),
             roots: durable || checkpoint,
@@ -382,45 +425,61 @@ impl Kvs {
         let dirty = std::mem::take(&mut self.keeper.dirty_bytes);
         let sync = durable && checkpoint;
         let waiting = std::mem::take(&mut self.keeper.waiting);
-        store::write(cx, sync, move |db| snapshot.write(db), move |kvs: &mut Kvs, cx, result| {
-            kvs.keeper.spilling = false;
-            match result {
-                Ok(spilled) => {
-                    spilled.mark();
-                    kvs.keeper.spill_failed = false;
-                    kvs.recovered(cx);
-                    kvs.keeper.journal_bytes = 0;
-                    kvs.thin_all(before);
-                    kvs.keep(cx);
+        let held = std::mem::take(&mut self.keeper.held_for_checkpoint);
+        store::write(
+            cx,
+            sync,
+            move |db| snapshot.write(db),
+            move |kvs: &mut Kvs, cx, result| {
+                kvs.keeper.spilling = false;
+                match result {
+                    Ok(spilled) => {
+                        spilled.mark();
+                        kvs.keeper.spill_failed = false;
+                        kvs.recovered(cx);
+                        kvs.keeper.journal_bytes = 0;
+                        kvs.thin_all(cx, before);
+                        held.into_iter().for_each(|reply| reply.send(cx));
+                        kvs.keep(cx);
+                    }
+                    Err(err) => {
+                        kvs.keeper.spill_failed = true;
+                        held.into_iter().for_each(|reply| reply.fail(cx, &err));
+                        kvs.keeper.dirty_bytes += dirty;
+                        kvs.keeper.exposed.extend(exposed);
+                        kvs.failed(cx, err);
+                    }
                 }
-                Err(err) => {
-                    kvs.keeper.spill_failed = true;
-                    kvs.keeper.dirty_bytes += dirty;
-                    kvs.keeper.exposed.extend(exposed);
-                    kvs.failed(cx, err);
+                for settled in waiting {
+                    settled(cx);
                 }
-            }
-            for settled in waiting {
-                settled(cx);
-            }
-            kvs.stop_when_kept(cx);
-        });
+                kvs.stop_when_kept(cx);
+            },
+        );
     }
 
     /// Lets go of what the store has and what was not changed since `epoch`.
-    fn thin_all(&mut self, epoch: u32) {
-        let mut left = 0;
+    fn thin_all(&mut self, cx: &mut Cx<'_>, epoch: u32) {
+        let (mut left, mut gone) = (0, Vec::from(std::mem::take(&mut self.keeper.recent)));
         for space in self.spaces.values_mut() {
-            left += spill::thin(&mut space.root, epoch, self.hash);
+            left += spill::thin(&mut space.root, epoch, self.hash, &mut gone);
         }
-        self.keeper.recent.clear();
         tracing::debug!(bytes = left, "kvs in memory after a spill");
+        // freeing thousands of nodes takes milliseconds
+        let free = move |_: &mut Db| {
+            drop(gone);
+            Ok(())
+        };
+        store::read(cx, free, |_: &mut Kvs, _, _| {});
     }
 
     /// Calls `done` when every blob that a client may have been told of can be loaded.
     pub(in crate::modules) fn settle(&mut self, cx: &mut Cx<'_>, done: Settled) {
         let keeper = &mut self.keeper;
-        let recent = keeper.recent.iter().filter(|root| matches!(root, Dir::Here(node) if !node.is_stored()));
+        let recent = keeper
+            .recent
+            .iter()
+            .filter(|root| matches!(root, Dir::Here(node) if !node.is_stored()));
         let recent: Vec<Dir> = recent.cloned().collect();
         if recent.is_empty() && keeper.exposed.is_empty() && !keeper.spilling {
             done(cx);
@@ -441,10 +500,11 @@ impl Kvs {
     fn spill_to_cache(&mut self, cx: &mut Cx<'_>) {
         let (mut spilled, mut blobs) = (Spilled::default(), Vec::new());
         for root in std::mem::take(&mut self.keeper.exposed) {
-            let collected = spill::collect::<std::convert::Infallible>(&root, self.hash, &mut spilled, &mut |r, b, i| {
-                blobs.push((r, b, i));
-                Ok(())
-            });
+            let collected =
+                spill::collect::<std::convert::Infallible>(&root, self.hash, &mut spilled, &mut |r, b, i| {
+                    blobs.push((r, b, i));
+                    Ok(())
+                });
             match collected {
                 Ok(()) => {}
                 Err(never) => match never {},
@@ -482,5 +542,8 @@ impl Kvs {
 }
 
 fn now() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }

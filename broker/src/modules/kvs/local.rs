@@ -10,7 +10,7 @@ use bytes::Bytes;
 use flux_formats::blobref::BlobRef;
 use flux_formats::errno;
 
-/// A namespace after a commit.
+/// A namespace after a commit. Holding it keeps that version in memory.
 #[derive(Clone, Debug)]
 pub struct CommitInfo {
     /// Version of the namespace in which the commit is visible.
@@ -34,11 +34,18 @@ fn call<S: Service, T: 'static>(
     run: impl FnOnce(&mut Kvs, &mut Cx<'_>, Done<T>) + 'static,
 ) {
     let me = cx.slot();
-    let answer: Done<T> = Box::new(move |cx, result| cx.to_slot::<S>(me, move |svc, cx| done(svc, cx, result)));
+    let answer: Done<T> =
+        Box::new(move |cx, result| cx.to_slot::<S>(me, move |svc, cx| done(svc, cx, result)));
     if cx.provides("kvs") {
         cx.to::<Kvs>("kvs", move |kvs, cx| run(kvs, cx, answer));
     } else {
-        answer(cx, Err(RpcError::new(errno::ENOSYS, "the kvs module is not loaded on this rank")));
+        answer(
+            cx,
+            Err(RpcError::new(
+                errno::ENOSYS,
+                "the kvs module is not loaded on this rank",
+            )),
+        );
     }
 }
 
@@ -54,7 +61,11 @@ pub fn commit<S: Service>(
     done: impl FnOnce(&mut S, &mut Cx<'_>, Result<CommitInfo, RpcError>) + 'static,
 ) {
     let namespace = namespace.to_owned();
-    call(cx, done, move |kvs, cx, answer| kvs.when_restored(cx, move |kvs, cx| kvs.commit_for(cx, &namespace, txn, false, answer)));
+    call(cx, done, move |kvs, cx, answer| {
+        kvs.when_restored(cx, move |kvs, cx| {
+            kvs.commit_for(cx, &namespace, txn, false, answer)
+        })
+    });
 }
 
 /// Commits a transaction; `done` runs when it is visible and, with a `statedir`, on stable storage.
@@ -71,7 +82,11 @@ pub fn commit_durable<S: Service>(
     done: impl FnOnce(&mut S, &mut Cx<'_>, Result<CommitInfo, RpcError>) + 'static,
 ) {
     let namespace = namespace.to_owned();
-    call(cx, done, move |kvs, cx, answer| kvs.when_restored(cx, move |kvs, cx| kvs.commit_for(cx, &namespace, txn, true, answer)));
+    call(cx, done, move |kvs, cx, answer| {
+        kvs.when_restored(cx, move |kvs, cx| {
+            kvs.commit_for(cx, &namespace, txn, true, answer)
+        })
+    });
 }
 
 /// Looks up a value; links are followed.
@@ -86,7 +101,9 @@ pub fn lookup<S: Service>(
 ) {
     let (namespace, key) = (namespace.to_owned(), key.to_owned());
     call(cx, done, move |kvs, cx, answer| {
-        kvs.when_restored(cx, move |kvs, cx| kvs.lookup_for(cx, &namespace, &key, 0, Reply::Bytes(answer)));
+        kvs.when_restored(cx, move |kvs, cx| {
+            kvs.lookup_for(cx, &namespace, &key, 0, Reply::Bytes(answer))
+        });
     });
 }
 
@@ -102,7 +119,9 @@ pub fn lookup_dir<S: Service>(
 ) {
     let (namespace, key) = (namespace.to_owned(), key.to_owned());
     call(cx, done, move |kvs, cx, answer| {
-        kvs.when_restored(cx, move |kvs, cx| kvs.lookup_for(cx, &namespace, &key, 0, Reply::Names(answer)));
+        kvs.when_restored(cx, move |kvs, cx| {
+            kvs.lookup_for(cx, &namespace, &key, 0, Reply::Names(answer))
+        });
     });
 }
 
@@ -117,7 +136,11 @@ pub fn namespace_create<S: Service>(
     done: impl FnOnce(&mut S, &mut Cx<'_>, Result<(), RpcError>) + 'static,
 ) {
     let namespace = namespace.to_owned();
-    call(cx, done, move |kvs, cx, answer| kvs.when_restored(cx, move |kvs, cx| kvs.namespace_create_for(cx, &namespace, owner, answer)));
+    call(cx, done, move |kvs, cx, answer| {
+        kvs.when_restored(cx, move |kvs, cx| {
+            kvs.namespace_create_for(cx, &namespace, owner, answer)
+        })
+    });
 }
 
 /// Removes a namespace with all it holds; its watchers get ENOTSUP. An unknown one is no error.
@@ -130,7 +153,11 @@ pub fn namespace_remove<S: Service>(
     done: impl FnOnce(&mut S, &mut Cx<'_>, Result<(), RpcError>) + 'static,
 ) {
     let namespace = namespace.to_owned();
-    call(cx, done, move |kvs, cx, answer| kvs.when_restored(cx, move |kvs, cx| kvs.namespace_remove_for(cx, &namespace, answer)));
+    call(cx, done, move |kvs, cx, answer| {
+        kvs.when_restored(cx, move |kvs, cx| {
+            kvs.namespace_remove_for(cx, &namespace, answer)
+        })
+    });
 }
 
 /// Puts the root directory of a namespace at `dest_key` in `primary` and removes the namespace, in one
@@ -145,5 +172,7 @@ pub fn snapshot_namespace<S: Service>(
     done: impl FnOnce(&mut S, &mut Cx<'_>, Result<CommitInfo, RpcError>) + 'static,
 ) {
     let (namespace, key) = (namespace.to_owned(), dest_key.to_owned());
-    call(cx, done, move |kvs, cx, answer| kvs.when_restored(cx, move |kvs, cx| kvs.snapshot_for(cx, &namespace, &key, answer)));
+    call(cx, done, move |kvs, cx, answer| {
+        kvs.when_restored(cx, move |kvs, cx| kvs.snapshot_for(cx, &namespace, &key, answer))
+    });
 }

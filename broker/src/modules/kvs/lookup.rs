@@ -36,7 +36,9 @@ pub(super) fn walk(root: &Dir, key: &str, follow: bool, world: &dyn World) -> Re
     let mut here = Entry::Dir(root.clone());
     while let Some(name) = names.pop() {
         let Entry::Dir(dir) = &here else { return Ok(None) };
-        let Some(entry) = dir.get(&name, world)? else { return Ok(None) };
+        let Some(entry) = dir.get(&name, world)? else {
+            return Ok(None);
+        };
         while links.last().is_some_and(|left| names.len() < *left) {
             links.pop();
         }
@@ -108,7 +110,9 @@ pub(super) fn lookup(
     world: &dyn World,
 ) -> Result<Option<Found>, Stop> {
     let follow = bits & (flags::READLINK | flags::TREEOBJ) == 0;
-    let Some(entry) = walk(root, key, follow, world)? else { return Ok(None) };
+    let Some(entry) = walk(root, key, follow, world)? else {
+        return Ok(None);
+    };
     if bits & flags::TREEOBJ != 0 {
         return Ok(Some(Found::Object(entry.to_treeobj(hash))));
     }
@@ -120,7 +124,9 @@ pub(super) fn lookup(
         Entry::Dir(_) if bits & flags::READDIR == 0 => Err(Stop::Errno(errno::EISDIR)),
         Entry::Dir(dir) => {
             let entries = list(&dir, world)?;
-            Ok(Some(Found::Directory(super::blob::encode_object(&entries, hash).into())))
+            Ok(Some(Found::Directory(
+                super::blob::encode_object(&entries, hash).into(),
+            )))
         }
         Entry::Value(_) if bits & flags::READLINK != 0 => Err(Stop::Errno(errno::EINVAL)),
         Entry::Value(_) if bits & flags::READDIR != 0 => Err(Stop::Errno(errno::ENOTDIR)),
@@ -131,7 +137,9 @@ pub(super) fn lookup(
 
 /// Returns the bytes of a value from `offset` on.
 pub(super) fn read(value: &Value, offset: usize, hash: HashType, world: &dyn World) -> Result<Bytes, Stop> {
-    value.read(offset, &|blobref| world.blob(blobref), hash).map_err(Stop::blobs)
+    value
+        .read(offset, &|blobref| world.blob(blobref), hash)
+        .map_err(Stop::blobs)
 }
 
 /// Returns the entries of a directory in order.

@@ -10,6 +10,8 @@
 //! ```
 
 mod apply;
+#[cfg(test)]
+mod bench_tests;
 pub(crate) mod blob;
 mod commit;
 mod fault;
@@ -17,6 +19,8 @@ mod journal;
 mod keeper;
 pub mod local;
 mod lookup;
+#[cfg(test)]
+mod model_tests;
 mod namespace;
 mod node;
 mod request;
@@ -25,10 +29,6 @@ mod service;
 mod spill;
 pub(crate) mod stats;
 #[cfg(test)]
-mod bench_tests;
-#[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;
 mod txn;
 mod value;
@@ -36,7 +36,8 @@ mod watch;
 mod watch_sink;
 
 pub use local::{
-    CommitInfo, commit, commit_durable, lookup, lookup_dir, namespace_create, namespace_remove, snapshot_namespace,
+    CommitInfo, commit, commit_durable, lookup, lookup_dir, namespace_create, namespace_remove,
+    snapshot_namespace,
 };
 pub use service::Kvs;
 pub use txn::Txn;

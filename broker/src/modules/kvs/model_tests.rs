@@ -72,7 +72,10 @@ impl Plain {
             Step::Put(_, bytes) => drop(map.insert(last.to_owned(), Plain::Value(bytes.clone()))),
             Step::Unlink(_) => drop(map.remove(last)),
             Step::Mkdir(_) => drop(map.insert(last.to_owned(), Plain::Dir(BTreeMap::new()))),
-            Step::Append(_, more) => match map.entry(last.to_owned()).or_insert_with(|| Plain::Value(Vec::new())) {
+            Step::Append(_, more) => match map
+                .entry(last.to_owned())
+                .or_insert_with(|| Plain::Value(Vec::new()))
+            {
                 Plain::Value(bytes) => bytes.extend_from_slice(more),
                 Plain::Dir(_) => return Err(errno::EISDIR),
             },
@@ -131,7 +134,9 @@ fn check_nodes(node: &Node, blobs: &Blobs, top: bool) {
         Kind::Leaf(entries) => assert!(!top && !entries.is_empty() && entries.len() <= LEAF_MAX),
         Kind::Branch(children) => {
             assert!(!children.is_empty() && children.len() <= BRANCH_MAX);
-            children.iter().for_each(|(_, child)| check_nodes(&child.node(blobs).unwrap(), blobs, false));
+            children
+                .iter()
+                .for_each(|(_, child)| check_nodes(&child.node(blobs).unwrap(), blobs, false));
         }
     }
 }
@@ -157,7 +162,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// Ascending puts, so that directories get large.
 fn fill() -> impl Strategy<Value = Vec<Step>> {
     (0..300u32, 1..200u32).prop_map(|(from, count)| {
-        (from..from + count).map(|n| Step::Put(format!("d.{:03}", n % 400), n.to_be_bytes().to_vec())).collect()
+        (from..from + count)
+            .map(|n| Step::Put(format!("d.{:03}", n % 400), n.to_be_bytes().to_vec()))
+            .collect()
     })
 }
 
@@ -208,13 +215,13 @@ proptest! {
             match then {
                 0 => {
                     store(&root, &mut blobs);
-                    spill::thin(&mut root, epoch, HASH);
+                    spill::thin(&mut root, epoch, HASH, &mut Vec::new());
                     epoch += 1;
                 }
                 1 => {
                     store(&root, &mut blobs);
                     epoch += 1;
-                    spill::thin(&mut root, epoch, HASH);
+                    spill::thin(&mut root, epoch, HASH, &mut Vec::new());
                 }
                 2 => {
                     store(&root, &mut blobs);
@@ -280,15 +287,20 @@ proptest! {
 #[test]
 fn small_directories_are_what_flux_core_writes() {
     let mut txn = Txn::new();
-    txn.put("foo", "1").put("a.b", "x").symlink("lnk", None, "foo").put("long", vec![b'y'; 55]);
+    txn.put("foo", "1")
+        .put("a.b", "x")
+        .symlink("lnk", None, "foo")
+        .put("long", vec![b'y'; 55]);
     let blobs = Blobs::default();
     let root = apply(&Dir::empty(1), "primary", &txn, editor(&blobs, 1)).unwrap();
-    let sub = TreeObj::decode(br#"{"data":{"b":{"data":"eA==","type":"val","ver":1}},"type":"dir","ver":1}"#).unwrap();
+    let sub = TreeObj::decode(br#"{"data":{"b":{"data":"eA==","type":"val","ver":1}},"type":"dir","ver":1}"#)
+        .unwrap();
     let mut dir = flux_formats::treeobj::Dir::new();
     dir.insert("foo", TreeObj::Val(Bytes::from_static(b"1"))).unwrap();
     dir.insert("a", TreeObj::DirRef(sub.blobref(HASH))).unwrap();
     dir.insert("lnk", TreeObj::symlink(None, "foo")).unwrap();
-    dir.insert("long", TreeObj::ValRef(vec![BlobRef::compute(HASH, &[b'y'; 55])])).unwrap();
+    dir.insert("long", TreeObj::ValRef(vec![BlobRef::compute(HASH, &[b'y'; 55])]))
+        .unwrap();
     assert_eq!(root.blobref(HASH), TreeObj::Dir(dir).blobref(HASH));
 }
 
@@ -306,12 +318,21 @@ fn a_large_directory_changes_little() {
     let before = bytes(&blobs);
     let mut one = Txn::new();
     one.put("job.8000.R", "{}");
-    root = apply(&Dir::There(root.blobref(HASH)), "primary", &one, editor(&blobs, 2)).unwrap();
+    root = apply(
+        &Dir::There(root.blobref(HASH)),
+        "primary",
+        &one,
+        editor(&blobs, 2),
+    )
+    .unwrap();
     store(&root, &mut blobs);
     assert!(blobs.0.len() - count <= 7, "{}", blobs.0.len() - count);
     assert!(bytes(&blobs) - before < 12_000, "{}", bytes(&blobs) - before);
     // ascending names fill their leaves
-    assert!(count < 65_536 / LEAF_MAX + 65_536 / LEAF_MAX / BRANCH_MAX + 80, "{count}");
+    assert!(
+        count < 65_536 / LEAF_MAX + 65_536 / LEAF_MAX / BRANCH_MAX + 80,
+        "{count}"
+    );
     let mut all = Vec::new();
     let mut reads = 0;
     let dir = root.get("job", &blobs).unwrap().unwrap();

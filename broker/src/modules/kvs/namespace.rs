@@ -1,5 +1,6 @@
 //! How do namespaces come and go? (`kvs.namespace-*`; flux-core: modules/kvs/kvs.c, behaviour)
 
+use super::Kvs;
 use super::commit::{CommitReply, Pending};
 use super::fault::Cred;
 use super::local::{CommitInfo, Done};
@@ -7,7 +8,6 @@ use super::node::Dir;
 use super::request::decode;
 use super::service::{PRIMARY, Space};
 use super::txn::{Change, Op, Txn};
-use super::Kvs;
 use crate::service::{Cx, RpcError};
 use flux_formats::blobref::BlobRef;
 use flux_formats::errno;
@@ -32,11 +32,22 @@ struct NamespaceRequest {
 
 impl Kvs {
     pub(super) fn namespace_create_request(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let result = decode::<CreateRequest>(req).and_then(|CreateRequest { namespace, rootref, owner, flags }| {
-            let owner = if owner == USERID_UNKNOWN { self.owner } else { owner };
-            let root = self.root_named(&rootref)?;
-            self.create_space(cx, &namespace, owner, flags, root)
-        });
+        let result = decode::<CreateRequest>(req).and_then(
+            |CreateRequest {
+                 namespace,
+                 rootref,
+                 owner,
+                 flags,
+             }| {
+                let owner = if owner == USERID_UNKNOWN {
+                    self.owner
+                } else {
+                    owner
+                };
+                let root = self.root_named(&rootref)?;
+                self.create_space(cx, &namespace, owner, flags, root)
+            },
+        );
         match result {
             Ok(()) => cx.respond_empty(req),
             Err(err) => cx.fail_with(req, &err),
@@ -78,7 +89,11 @@ impl Kvs {
     ) -> Result<(), RpcError> {
         if let Some(space) = self.spaces.get(name) {
             let text = "namespace with identical name in process of being removed. Try again later";
-            return Err(if space.closing { RpcError::new(errno::EEXIST, text) } else { RpcError::bare(errno::EEXIST) });
+            return Err(if space.closing {
+                RpcError::new(errno::EEXIST, text)
+            } else {
+                RpcError::bare(errno::EEXIST)
+            });
         }
         let space = Space::new(name, owner, flags, 0, root);
         self.keeper.record_create(&space, self.hash);
@@ -121,7 +136,9 @@ impl Kvs {
 
     /// Forgets a namespace: whoever waits in it gets ENOTSUP.
     pub(super) fn remove_space(&mut self, cx: &mut Cx<'_>, name: &str) {
-        let Some(space) = self.spaces.swap_remove(name) else { return };
+        let Some(space) = self.spaces.swap_remove(name) else {
+            return;
+        };
         let gone = RpcError::bare(errno::ENOTSUP);
         for pending in space.queue {
             pending.reply.fail(cx, &gone);
@@ -149,8 +166,9 @@ impl Kvs {
 
     /// Test aid: versions of a namespace are held back while it is paused.
     pub(super) fn pause_request(&mut self, cx: &mut Cx<'_>, req: &Message, pause: bool) {
-        let name = decode::<NamespaceRequest>(req)
-            .and_then(|NamespaceRequest { namespace }| Ok(self.space_for(&namespace, Cred::of(req))?.name.clone()));
+        let name = decode::<NamespaceRequest>(req).and_then(|NamespaceRequest { namespace }| {
+            Ok(self.space_for(&namespace, Cred::of(req))?.name.clone())
+        });
         match name {
             Ok(name) => {
                 if let Some(space) = self.spaces.get_mut(&name) {
@@ -181,7 +199,11 @@ impl Kvs {
     /// Begins to move a namespace into the primary one: it takes no more transactions, and moves when those
     /// it has are applied.
     pub(super) fn snapshot_for(&mut self, cx: &mut Cx<'_>, name: &str, key: &str, done: Done<CommitInfo>) {
-        let Some(space) = self.spaces.get_mut(name).filter(|space| &*space.name != PRIMARY && !space.closing) else {
+        let Some(space) = self
+            .spaces
+            .get_mut(name)
+            .filter(|space| &*space.name != PRIMARY && !space.closing)
+        else {
             done(cx, Err(RpcError::bare(errno::ENOTSUP)));
             return;
         };
@@ -201,11 +223,20 @@ impl Kvs {
 
     /// A namespace that is closing moves when nothing waits in it any more.
     pub(super) fn drained(&mut self, cx: &mut Cx<'_>, name: &Rc<str>) {
-        let Some(space) = self.spaces.get_mut(name).filter(|space| space.closing && space.queue.is_empty()) else {
+        let Some(space) = self
+            .spaces
+            .get_mut(name)
+            .filter(|space| space.closing && space.queue.is_empty())
+        else {
             return;
         };
-        let Some((key, done)) = space.absorber.take() else { return };
-        let ops = vec![Op { key, change: Change::Graft(space.root.clone()) }];
+        let Some((key, done)) = space.absorber.take() else {
+            return;
+        };
+        let ops = vec![Op {
+            key,
+            change: Change::Graft(space.root.clone()),
+        }];
         let name = name.clone();
         // when the key is refused the namespace lives on
         let reply: Done<CommitInfo> = Box::new(move |cx, result| {
@@ -216,6 +247,16 @@ impl Kvs {
         });
         let absorbs = Some(space.name.clone());
         let reply = CommitReply::Local(reply);
-        self.enqueue(cx, PRIMARY, Pending { txn: Txn { ops }, no_merge: false, durable: false, absorbs, reply });
+        self.enqueue(
+            cx,
+            PRIMARY,
+            Pending {
+                txn: Txn { ops },
+                no_merge: false,
+                durable: false,
+                absorbs,
+                reply,
+            },
+        );
     }
 }

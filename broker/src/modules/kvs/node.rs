@@ -78,11 +78,17 @@ pub(super) struct Missing {
 
 impl Stop {
     pub(super) fn node(blobref: BlobRef) -> Self {
-        Stop::Missing(Missing { nodes: vec![blobref], blobs: Vec::new() })
+        Stop::Missing(Missing {
+            nodes: vec![blobref],
+            blobs: Vec::new(),
+        })
     }
 
     pub(super) fn blobs(blobs: Vec<BlobRef>) -> Self {
-        Stop::Missing(Missing { nodes: Vec::new(), blobs })
+        Stop::Missing(Missing {
+            nodes: Vec::new(),
+            blobs,
+        })
     }
 }
 
@@ -125,17 +131,29 @@ impl Clone for Node {
 
 impl Node {
     pub(super) fn new(kind: Kind, epoch: u32) -> Self {
-        Node { kind, blobref: OnceLock::new(), stored: AtomicBool::new(false), epoch }
+        Node {
+            kind,
+            blobref: OnceLock::new(),
+            stored: AtomicBool::new(false),
+            epoch,
+        }
     }
 
     /// Returns a node that came from the store.
     pub(super) fn loaded(kind: Kind, blobref: BlobRef) -> Self {
-        Node { kind, blobref: OnceLock::from(blobref), stored: AtomicBool::new(true), epoch: 0 }
+        Node {
+            kind,
+            blobref: OnceLock::from(blobref),
+            stored: AtomicBool::new(true),
+            epoch: 0,
+        }
     }
 
     /// Returns the name in the store, hashing this node and what is below at the first call.
     pub(super) fn blobref(&self, hash: HashType) -> BlobRef {
-        *self.blobref.get_or_init(|| BlobRef::compute(hash, &super::blob::encode(self, hash)))
+        *self
+            .blobref
+            .get_or_init(|| BlobRef::compute(hash, &super::blob::encode(self, hash)))
     }
 
     pub(super) fn is_stored(&self) -> bool {
@@ -201,7 +219,9 @@ fn position<T>(entries: &[(Name, T)], name: &str) -> Result<usize, usize> {
 
 /// Returns the index of the child that may hold `name`.
 fn child_for<T>(children: &[(Name, T)], name: &str) -> usize {
-    children.partition_point(|(bound, _)| bound.as_ref() <= name).saturating_sub(1)
+    children
+        .partition_point(|(bound, _)| bound.as_ref() <= name)
+        .saturating_sub(1)
 }
 
 impl Dir {
@@ -302,7 +322,11 @@ impl Dir {
                 Err(stop) => return Err(stop),
             }
         }
-        if missing.nodes.is_empty() { Ok(()) } else { Err(Stop::Missing(missing)) }
+        if missing.nodes.is_empty() {
+            Ok(())
+        } else {
+            Err(Stop::Missing(missing))
+        }
     }
 
     /// Changes the entry `name` as `edit` says, which sees what is there.
@@ -364,13 +388,17 @@ fn change_node(
     if matches!(node.kind, Kind::Branch(_)) {
         return change_branch(node, name, editor, edit);
     }
-    let (Kind::Whole(entries) | Kind::Leaf(entries)) = &node.kind else { return Ok(Effect::Done) };
+    let (Kind::Whole(entries) | Kind::Leaf(entries)) = &node.kind else {
+        return Ok(Effect::Done);
+    };
     match position(entries, name) {
         Ok(at) => {
             let (Kind::Whole(entries) | Kind::Leaf(entries)) = Node::edit(node, editor.epoch) else {
                 return Ok(Effect::Done);
             };
-            let Some((_, entry)) = entries.get_mut(at) else { return Ok(Effect::Done) };
+            let Some((_, entry)) = entries.get_mut(at) else {
+                return Ok(Effect::Done);
+            };
             match edit(Some(entry))? {
                 Edit::Done => Ok(Effect::Done),
                 Edit::Set(new) => {
@@ -392,16 +420,24 @@ fn change_node(
 
 fn insert(node: &mut Arc<Node>, at: usize, name: &str, new: Entry, epoch: u32) -> Effect {
     let kind = Node::edit(node, epoch);
-    let (Kind::Whole(entries) | Kind::Leaf(entries)) = kind else { return Effect::Done };
+    let (Kind::Whole(entries) | Kind::Leaf(entries)) = kind else {
+        return Effect::Done;
+    };
     entries.insert(at, (Name::from(name), new));
     if entries.len() <= LEAF_MAX {
         return Effect::Done;
     }
-    let keep = if at == LEAF_MAX { LEAF_MAX } else { entries.len() / 2 };
+    let keep = if at == LEAF_MAX {
+        LEAF_MAX
+    } else {
+        entries.len() / 2
+    };
     let right = entries.split_off(keep);
     let left = std::mem::take(entries);
     *kind = Kind::Leaf(left);
-    let bound = right.first().map_or_else(|| Name::from(name), |(first, _)| first.clone());
+    let bound = right
+        .first()
+        .map_or_else(|| Name::from(name), |(first, _)| first.clone());
     Effect::Split(bound, Arc::new(Node::new(Kind::Leaf(right), epoch)))
 }
 
@@ -411,9 +447,13 @@ fn change_branch(
     editor: Editor<'_>,
     edit: &mut dyn FnMut(Option<&mut Entry>) -> Result<Edit, Stop>,
 ) -> Result<Effect, Stop> {
-    let Kind::Branch(children) = Node::edit(node, editor.epoch) else { return Ok(Effect::Done) };
+    let Kind::Branch(children) = Node::edit(node, editor.epoch) else {
+        return Ok(Effect::Done);
+    };
     let at = child_for(children, name);
-    let Some((_, child)) = children.get_mut(at) else { return Ok(Effect::Done) };
+    let Some((_, child)) = children.get_mut(at) else {
+        return Ok(Effect::Done);
+    };
     match change_node(child.resident(editor.fetch)?, name, editor, edit)? {
         Effect::Done => Ok(Effect::Done),
         Effect::Shrunk => {
@@ -425,10 +465,17 @@ fn change_branch(
             if children.len() <= BRANCH_MAX {
                 return Ok(Effect::Done);
             }
-            let keep = if at + 1 == BRANCH_MAX { BRANCH_MAX } else { children.len() / 2 };
+            let keep = if at + 1 == BRANCH_MAX {
+                BRANCH_MAX
+            } else {
+                children.len() / 2
+            };
             let right = children.split_off(keep);
             let bound = right.first().map_or(bound, |(first, _)| first.clone());
-            Ok(Effect::Split(bound, Arc::new(Node::new(Kind::Branch(right), editor.epoch))))
+            Ok(Effect::Split(
+                bound,
+                Arc::new(Node::new(Kind::Branch(right), editor.epoch)),
+            ))
         }
     }
 }
@@ -486,8 +533,9 @@ impl Entry {
             TreeObj::DirRef(blobref) => Entry::Dir(Dir::There(blobref)),
             TreeObj::Symlink(link) => Entry::Link(Arc::new(link)),
             TreeObj::Dir(dir) => {
-                let entries =
-                    dir.into_iter().map(|(name, object)| (Name::from(name), Entry::from_treeobj(object, epoch)));
+                let entries = dir
+                    .into_iter()
+                    .map(|(name, object)| (Name::from(name), Entry::from_treeobj(object, epoch)));
                 Entry::Dir(Dir::Here(Dir::build(entries.collect(), epoch)))
             }
         }
@@ -497,7 +545,9 @@ impl Entry {
     pub(super) fn to_treeobj(&self, hash: HashType) -> TreeObj {
         match self {
             Entry::Value(Value::Inline(bytes)) => TreeObj::Val(bytes.clone()),
-            Entry::Value(value) => TreeObj::ValRef(value.chunks().iter().map(|chunk| chunk.blobref(hash)).collect()),
+            Entry::Value(value) => {
+                TreeObj::ValRef(value.chunks().iter().map(|chunk| chunk.blobref(hash)).collect())
+            }
             Entry::Dir(dir) => TreeObj::DirRef(dir.blobref(hash)),
             Entry::Link(link) => TreeObj::Symlink(link.as_ref().clone()),
         }

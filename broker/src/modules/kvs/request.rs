@@ -108,8 +108,15 @@ impl Kvs {
     /// # Errors
     /// ENOTSUP when there is none of that name, EPERM when it is another user's.
     pub(super) fn space_for(&self, name: &str, cred: Cred) -> Result<&Space, RpcError> {
-        let space = self.spaces.get(name).ok_or_else(|| RpcError::bare(errno::ENOTSUP))?;
-        if cred.may(space.owner) { Ok(space) } else { Err(RpcError::bare(errno::EPERM)) }
+        let space = self
+            .spaces
+            .get(name)
+            .ok_or_else(|| RpcError::bare(errno::ENOTSUP))?;
+        if cred.may(space.owner) {
+            Ok(space)
+        } else {
+            Err(RpcError::bare(errno::EPERM))
+        }
     }
 
     pub(super) fn lookup_request(&mut self, cx: &mut Cx<'_>, req: &Message, reply: Reply) {
@@ -120,31 +127,70 @@ impl Kvs {
     }
 
     fn lookup_begin(&self, req: &Message, reply: Reply) -> Result<Box<Lookup>, RpcError> {
-        let LookupRequest { key, flags, namespace, rootdir, rootseq } = decode(req)?;
+        let LookupRequest {
+            key,
+            flags,
+            namespace,
+            rootdir,
+            rootseq,
+        } = decode(req)?;
         let cred = Cred::of(req);
         let (space, root, seq) = match (rootdir, namespace) {
             (Some(object), _) => {
                 let object: TreeObj =
                     serde_json::from_value(object).map_err(|_| RpcError::bare(errno::EINVAL))?;
-                let TreeObj::DirRef(blobref) = object else { return Err(RpcError::bare(errno::EINVAL)) };
+                let TreeObj::DirRef(blobref) = object else {
+                    return Err(RpcError::bare(errno::EINVAL));
+                };
                 (None, self.snapshot(blobref), rootseq.unwrap_or(-1))
             }
             (None, Some(name)) => {
                 let space = self.space_for(&name, cred)?;
-                (Some(Box::from(name)), space.root.clone(), i64::try_from(space.seq).unwrap_or(i64::MAX))
+                (
+                    Some(Box::from(name)),
+                    space.root.clone(),
+                    i64::try_from(space.seq).unwrap_or(i64::MAX),
+                )
             }
             (None, None) => return Err(RpcError::bare(errno::EPROTO)),
         };
         let key = Box::from(key);
-        Ok(Box::new(Lookup { space, root, seq, key, flags, cred, pins: Pins::default(), reply }))
+        Ok(Box::new(Lookup {
+            space,
+            root,
+            seq,
+            key,
+            flags,
+            cred,
+            pins: Pins::default(),
+            reply,
+        }))
     }
 
     /// Looks a key up for a local service.
-    pub(super) fn lookup_for(&mut self, cx: &mut Cx<'_>, namespace: &str, key: &str, flags: u32, reply: Reply) {
-        let root = self.space_for(namespace, Cred::OWNER).map(|space| space.root.clone());
+    pub(super) fn lookup_for(
+        &mut self,
+        cx: &mut Cx<'_>,
+        namespace: &str,
+        key: &str,
+        flags: u32,
+        reply: Reply,
+    ) {
+        let root = self
+            .space_for(namespace, Cred::OWNER)
+            .map(|space| space.root.clone());
         let lookup = |root, reply| {
             let (space, key) = (Some(Box::from(namespace)), Box::from(key));
-            Box::new(Lookup { space, root, seq: 0, key, flags, cred: Cred::OWNER, pins: Pins::default(), reply })
+            Box::new(Lookup {
+                space,
+                root,
+                seq: 0,
+                key,
+                flags,
+                cred: Cred::OWNER,
+                pins: Pins::default(),
+                reply,
+            })
         };
         match root {
             Ok(root) => self.run_lookup(cx, lookup(root, reply)),
@@ -153,8 +199,16 @@ impl Kvs {
     }
 
     fn run_lookup(&mut self, cx: &mut Cx<'_>, mut lookup: Box<Lookup>) {
-        let gone = lookup.space.as_ref().is_some_and(|name| !self.spaces.contains_key(name.as_ref()));
-        let view = View { cache: &self.cache, spaces: &self.spaces, pins: &lookup.pins, cred: lookup.cred };
+        let gone = lookup
+            .space
+            .as_ref()
+            .is_some_and(|name| !self.spaces.contains_key(name.as_ref()));
+        let view = View {
+            cache: &self.cache,
+            spaces: &self.spaces,
+            pins: &lookup.pins,
+            cred: lookup.cred,
+        };
         let result = if gone {
             Err(Stop::Errno(errno::ENOTSUP))
         } else if let Reply::Names(_) = lookup.reply {
@@ -201,7 +255,10 @@ impl Kvs {
             .and_then(|NamespaceRequest { namespace }| self.space_for(&namespace, Cred::of(req)));
         match space {
             Ok(space) => {
-                let root = Root { dir: space.root.clone(), hash: self.hash };
+                let root = Root {
+                    dir: space.root.clone(),
+                    hash: self.hash,
+                };
                 let body = json!({
                     "owner": space.owner, "rootseq": space.seq, "rootref": root.blobref().to_string(),
                     "flags": space.flags, "namespace": &*space.name,
@@ -234,7 +291,9 @@ impl Kvs {
 
     /// Answers with the root and version that the namespace has now.
     pub(super) fn answer_version(&mut self, cx: &mut Cx<'_>, name: &str, req: &Message) {
-        let Some(space) = self.spaces.get(name) else { return };
+        let Some(space) = self.spaces.get(name) else {
+            return;
+        };
         let mut out = Vec::with_capacity(96);
         out.extend_from_slice(b"{\"rootseq\":");
         push_number(&mut out, space.seq);
@@ -255,9 +314,12 @@ enum Answer {
 fn names(root: &Dir, key: &str, view: &View<'_>) -> Result<Option<Vec<String>>, Stop> {
     match lookup::walk(root, key, true, view)? {
         None => Ok(None),
-        Some(super::node::Entry::Dir(dir)) => {
-            Ok(Some(lookup::list(&dir, view)?.into_iter().map(|(name, _)| name.to_string()).collect()))
-        }
+        Some(super::node::Entry::Dir(dir)) => Ok(Some(
+            lookup::list(&dir, view)?
+                .into_iter()
+                .map(|(name, _)| name.to_string())
+                .collect(),
+        )),
         Some(_) => Err(Stop::Errno(errno::ENOTDIR)),
     }
 }

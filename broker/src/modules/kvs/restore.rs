@@ -1,12 +1,12 @@
 //! How does the state come back when the broker starts again? The roots of the last spill, then the journal.
 
+use super::Kvs;
 use super::apply;
 use super::fault::{Nodes, Pins};
 use super::journal::{self, Record};
 use super::node::{Dir, Editor, Stop};
 use super::service::{PRIMARY, Space};
 use super::txn::{Change, Op, Txn};
-use super::Kvs;
 use crate::modules::content_sqlite::{Db, SpaceRow, StoreError, local as store};
 use crate::service::{Cx, RpcError};
 use flux_formats::blobref::BlobRef;
@@ -26,18 +26,29 @@ struct Saved {
 fn read(db: &mut Db) -> Result<Saved, StoreError> {
     let newest = db.checkpoints()?.into_iter().next();
     let own = db.meta("checkpoint")?;
-    let given = newest.filter(|(id, _)| own.is_none_or(|own| *id > own)).map(|(_, value)| value);
+    let given = newest
+        .filter(|(id, _)| own.is_none_or(|own| *id > own))
+        .map(|(_, value)| value);
     if given.is_some() {
-        return Ok(Saved { spaces: Vec::new(), journal: Vec::new(), given });
+        return Ok(Saved {
+            spaces: Vec::new(),
+            journal: Vec::new(),
+            given,
+        });
     }
-    Ok(Saved { spaces: db.spaces()?, journal: db.journal()?, given })
+    Ok(Saved {
+        spaces: db.spaces()?,
+        journal: db.journal()?,
+        given,
+    })
 }
 
 impl Kvs {
     /// Begins to restore; requests wait until it is done.
     pub(super) fn restore(&mut self, cx: &mut Cx<'_>) {
-        self.keeper.begin(cx.provides("content-sqlite"), cx.attrs.get("statedir").is_some());
-        if !self.keeper.is_durable() {
+        self.keeper
+            .begin(cx.provides("content-sqlite"), cx.attrs.get("statedir").is_some());
+        if !self.keeper.has_store() {
             self.set_restored(cx);
             return;
         }
@@ -72,14 +83,18 @@ impl Kvs {
         }
         if !self.spaces.contains_key(PRIMARY) {
             let root = Dir::empty(self.keeper.epoch());
-            self.spaces.insert(Rc::from(PRIMARY), Space::new(PRIMARY, self.owner, 0, 0, root));
+            self.spaces
+                .insert(Rc::from(PRIMARY), Space::new(PRIMARY, self.owner, 0, 0, root));
         }
         let mut records = VecDeque::new();
         for row in saved.journal {
             match journal::read(&row) {
                 Ok(more) => records.extend(more),
                 Err(err) => {
-                    cannot_restore(cx, &RpcError::new(flux_formats::errno::EIO, format!("journal: {err}")));
+                    cannot_restore(
+                        cx,
+                        &RpcError::new(flux_formats::errno::EIO, format!("journal: {err}")),
+                    );
                     return;
                 }
             }
@@ -114,7 +129,10 @@ impl Kvs {
                 }
                 Err(Stop::Errno(errnum)) => {
                     // it was applied before the crash, so this cannot be
-                    cannot_restore(cx, &RpcError::new(errnum, format!("journal does not apply: {record:?}")));
+                    cannot_restore(
+                        cx,
+                        &RpcError::new(errnum, format!("journal does not apply: {record:?}")),
+                    );
                     return;
                 }
             }
@@ -123,9 +141,20 @@ impl Kvs {
     }
 
     fn replay_one(&mut self, record: &Record, pins: &Pins) -> Result<(), Stop> {
-        let editor = Editor { fetch: &Nodes { cache: &self.cache, pins }, epoch: self.keeper.epoch() };
+        let editor = Editor {
+            fetch: &Nodes {
+                cache: &self.cache,
+                pins,
+            },
+            epoch: self.keeper.epoch(),
+        };
         match record {
-            Record::Create { namespace, owner, flags, root } => {
+            Record::Create {
+                namespace,
+                owner,
+                flags,
+                root,
+            } => {
                 let space = Space::new(namespace, *owner, *flags, 0, self.dir_of(*root));
                 self.spaces.insert(space.name.clone(), space);
             }
@@ -140,10 +169,19 @@ impl Kvs {
                 space.seq = *seq;
             }
             Record::Absorb { namespace, key, seq } => {
-                let Some(root) = self.spaces.get(namespace.as_str()).map(|space| space.root.clone()) else {
+                let Some(root) = self
+                    .spaces
+                    .get(namespace.as_str())
+                    .map(|space| space.root.clone())
+                else {
                     return Err(Stop::Errno(flux_formats::errno::ENOTSUP));
                 };
-                let txn = Txn { ops: vec![Op { key: key.as_str().into(), change: Change::Graft(root) }] };
+                let txn = Txn {
+                    ops: vec![Op {
+                        key: key.as_str().into(),
+                        change: Change::Graft(root),
+                    }],
+                };
                 if let Some(primary) = self.spaces.get_mut(PRIMARY) {
                     primary.root = apply::apply(&primary.root, PRIMARY, &txn, editor)?;
                     primary.seq = *seq;
@@ -163,7 +201,9 @@ fn checkpoint_root(value: &Value) -> Option<(BlobRef, u64)> {
 
 /// The state cannot be read: going on without it would lose it, so the broker ends.
 fn cannot_restore(cx: &mut Cx<'_>, err: &RpcError) {
-    cx.log_as_me(2, &format!("the state cannot be restored: {err}. Nothing was changed; see flux fsck"));
+    cx.log_as_me(
+        2,
+        &format!("the state cannot be restored: {err}. Nothing was changed; see flux fsck"),
+    );
     cx.request_exit(1);
 }
-

@@ -97,7 +97,9 @@ pub struct Kvs {
 
 impl std::fmt::Debug for Kvs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kvs").field("namespaces", &self.spaces.len()).finish_non_exhaustive()
+        f.debug_struct("Kvs")
+            .field("namespaces", &self.spaces.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +122,11 @@ impl Default for Kvs {
 
 impl Kvs {
     /// Runs `call` now, or when the state is restored.
-    pub(super) fn when_restored(&mut self, cx: &mut Cx<'_>, call: impl FnOnce(&mut Kvs, &mut Cx<'_>) + 'static) {
+    pub(super) fn when_restored(
+        &mut self,
+        cx: &mut Cx<'_>,
+        call: impl FnOnce(&mut Kvs, &mut Cx<'_>) + 'static,
+    ) {
         if self.restored {
             call(self, cx);
         } else {
@@ -133,7 +139,8 @@ impl Kvs {
         self.restored = true;
         if !self.spaces.contains_key(PRIMARY) {
             let root = Dir::empty(self.keeper.epoch());
-            self.spaces.insert(Rc::from(PRIMARY), Space::new(PRIMARY, self.owner, 0, 0, root));
+            self.spaces
+                .insert(Rc::from(PRIMARY), Space::new(PRIMARY, self.owner, 0, 0, root));
         }
         for call in std::mem::take(&mut self.early) {
             call(self, cx);
@@ -172,13 +179,19 @@ impl Service for Kvs {
             Method::user("setroot-pause"),
             Method::user("setroot-unpause"),
         ];
-        vec![Interface { service: "kvs", methods: METHODS }]
+        vec![Interface {
+            service: "kvs",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         if let Some(name) = cx.attrs.get("content.hash") {
             self.hash = name.parse().map_err(|_| {
-                RpcError::new(flux_formats::errno::EINVAL, format!("content.hash: '{name}' is not sha1 or sha256"))
+                RpcError::new(
+                    flux_formats::errno::EINVAL,
+                    format!("content.hash: '{name}' is not sha1 or sha256"),
+                )
             })?;
         }
         self.owner = cx.owner;

@@ -46,7 +46,11 @@ pub(super) fn collect<E>(
                     Entry::Dir(sub) => collect(sub, hash, spilled, put)?,
                     Entry::Value(value) => {
                         for chunk in value.chunks().iter().filter(|chunk| !chunk.is_stored()) {
-                            put(chunk.blobref(hash), chunk.bytes().cloned().unwrap_or_default(), false)?;
+                            put(
+                                chunk.blobref(hash),
+                                chunk.bytes().cloned().unwrap_or_default(),
+                                false,
+                            )?;
                             spilled.chunks.push(chunk.clone());
                         }
                     }
@@ -60,17 +64,22 @@ pub(super) fn collect<E>(
             }
         }
     }
-    put(node.blobref(hash), blob::encode(node, hash).into(), node.is_internal())?;
+    put(
+        node.blobref(hash),
+        blob::encode(node, hash).into(),
+        node.is_internal(),
+    )?;
     spilled.nodes.push(node.clone());
     Ok(())
 }
 
 /// Leaves to the store what it has and what was not changed since `epoch`; returns the bytes that stay in
-/// memory, roughly.
-pub(super) fn thin(dir: &mut Dir, epoch: u32, hash: HashType) -> usize {
+/// memory, roughly. What goes is put into `gone`, so that freeing it can be somebody else's work.
+pub(super) fn thin(dir: &mut Dir, epoch: u32, hash: HashType, gone: &mut Vec<Dir>) -> usize {
     let Dir::Here(node) = dir else { return 0 };
     if node.is_stored() && node.epoch() < epoch {
-        *dir = Dir::There(node.blobref(hash));
+        let stub = Dir::There(node.blobref(hash));
+        gone.push(std::mem::replace(dir, stub));
         return 0;
     }
     if !has_old(node, epoch) {
@@ -81,7 +90,7 @@ pub(super) fn thin(dir: &mut Dir, epoch: u32, hash: HashType) -> usize {
         Kind::Whole(entries) | Kind::Leaf(entries) => {
             for (_, entry) in entries {
                 match entry {
-                    Entry::Dir(sub) => kept += thin(sub, epoch, hash),
+                    Entry::Dir(sub) => kept += thin(sub, epoch, hash, gone),
                     Entry::Value(value) => {
                         if let Some(thinned) = value.thin(epoch, hash) {
                             *value = thinned;
@@ -93,7 +102,7 @@ pub(super) fn thin(dir: &mut Dir, epoch: u32, hash: HashType) -> usize {
         }
         Kind::Branch(children) => {
             for (_, child) in children {
-                kept += thin(child, epoch, hash);
+                kept += thin(child, epoch, hash, gone);
             }
         }
     }

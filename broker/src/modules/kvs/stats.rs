@@ -37,7 +37,11 @@ impl Series {
     /// Returns least, greatest, mean and standard deviation.
     pub(crate) fn figures(&self) -> (f64, f64, f64, f64) {
         #[expect(clippy::cast_precision_loss, reason = "statistics")]
-        let deviation = if self.count > 1 { (self.squares / (self.count - 1) as f64).sqrt() } else { 0.0 };
+        let deviation = if self.count > 1 {
+            (self.squares / (self.count - 1) as f64).sqrt()
+        } else {
+            0.0
+        };
         (self.min, self.max, self.mean, deviation)
     }
 }
@@ -54,7 +58,10 @@ pub(super) struct Stats {
 }
 
 fn whole(number: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "counts and sizes are far below 2^53")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "counts and sizes are far below 2^53"
+    )]
     Value::from(number as i64)
 }
 

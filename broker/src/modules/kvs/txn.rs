@@ -82,7 +82,10 @@ impl Txn {
     }
 
     fn push(&mut self, key: &str, change: Change) -> &mut Self {
-        self.ops.push(Op { key: key.into(), change });
+        self.ops.push(Op {
+            key: key.into(),
+            change,
+        });
         self
     }
 }

@@ -34,17 +34,31 @@ pub(super) struct Chunk {
 impl Chunk {
     fn new(bytes: Bytes, epoch: u32) -> Arc<Self> {
         let size = Some(bytes.len());
-        Arc::new(Chunk { bytes: Some(bytes), size, blobref: OnceLock::new(), stored: AtomicBool::new(false), epoch })
+        Arc::new(Chunk {
+            bytes: Some(bytes),
+            size,
+            blobref: OnceLock::new(),
+            stored: AtomicBool::new(false),
+            epoch,
+        })
     }
 
     /// Returns a chunk that only the store has.
     pub(super) fn absent(blobref: BlobRef, size: Option<usize>) -> Arc<Self> {
-        Arc::new(Chunk { bytes: None, size, blobref: OnceLock::from(blobref), stored: AtomicBool::new(true), epoch: 0 })
+        Arc::new(Chunk {
+            bytes: None,
+            size,
+            blobref: OnceLock::from(blobref),
+            stored: AtomicBool::new(true),
+            epoch: 0,
+        })
     }
 
     /// Returns the blobref, hashing at the first call.
     pub(super) fn blobref(&self, hash: HashType) -> BlobRef {
-        *self.blobref.get_or_init(|| BlobRef::compute(hash, self.bytes.as_deref().unwrap_or_default()))
+        *self
+            .blobref
+            .get_or_init(|| BlobRef::compute(hash, self.bytes.as_deref().unwrap_or_default()))
     }
 
     /// Returns the bytes when they are in memory.
@@ -90,7 +104,11 @@ pub(super) enum Value {
 impl Value {
     /// Returns a value of these bytes.
     pub(super) fn new(bytes: Bytes, epoch: u32) -> Self {
-        if bytes.len() <= INLINE_MAX { Value::Inline(bytes) } else { Value::One(Chunk::new(bytes, epoch)) }
+        if bytes.len() <= INLINE_MAX {
+            Value::Inline(bytes)
+        } else {
+            Value::One(Chunk::new(bytes, epoch))
+        }
     }
 
     /// Returns the value that a valref names.
@@ -131,9 +149,10 @@ impl Value {
         match self {
             Value::Inline(old) if old.is_empty() => Value::new(data.clone(), epoch),
             Value::Inline(old) if old.len() + data.len() <= TAIL_MAX => Value::new(join(&[old, data]), epoch),
-            Value::Inline(old) => {
-                Value::Many(Arc::new([Chunk::new(old.clone(), epoch), Chunk::new(data.clone(), epoch)]))
-            }
+            Value::Inline(old) => Value::Many(Arc::new([
+                Chunk::new(old.clone(), epoch),
+                Chunk::new(data.clone(), epoch),
+            ])),
             Value::One(_) | Value::Many(_) => Value::from_chunks(append_chunks(self.chunks(), data, epoch)),
         }
     }
@@ -202,7 +221,11 @@ impl Value {
             return None;
         }
         let thinned = self.chunks().iter().map(|chunk| {
-            if chunk.is_droppable(epoch) { Chunk::absent(chunk.blobref(hash), chunk.size) } else { chunk.clone() }
+            if chunk.is_droppable(epoch) {
+                Chunk::absent(chunk.blobref(hash), chunk.size)
+            } else {
+                chunk.clone()
+            }
         });
         Some(Value::from_chunks(thinned.collect()))
     }
@@ -211,7 +234,11 @@ impl Value {
     pub(super) fn weight(&self) -> usize {
         match self {
             Value::Inline(bytes) => bytes.len(),
-            _ => self.chunks().iter().map(|chunk| 150 + chunk.bytes.as_ref().map_or(0, Bytes::len)).sum(),
+            _ => self
+                .chunks()
+                .iter()
+                .map(|chunk| 150 + chunk.bytes.as_ref().map_or(0, Bytes::len))
+                .sum(),
         }
     }
 }
@@ -219,7 +246,10 @@ impl Value {
 fn append_chunks(old: &[Arc<Chunk>], data: &Bytes, epoch: u32) -> Vec<Arc<Chunk>> {
     let mut chunks = Vec::with_capacity(old.len() + 1);
     chunks.extend_from_slice(old);
-    let tail = chunks.last().and_then(|chunk| chunk.bytes.clone()).filter(|tail| tail.len() + data.len() <= TAIL_MAX);
+    let tail = chunks
+        .last()
+        .and_then(|chunk| chunk.bytes.clone())
+        .filter(|tail| tail.len() + data.len() <= TAIL_MAX);
     if let Some(tail) = tail {
         chunks.pop();
         chunks.push(Chunk::new(join(&[&tail, data]), epoch));
@@ -278,7 +308,10 @@ mod tests {
         assert_eq!(thin.read(0, &|_| None, HashType::Sha1), Err(vec![want]));
         assert_eq!(thin.read(100, &|_| None, HashType::Sha1), Ok(Bytes::new()));
         let grown = thin.append(&Bytes::from_static(b"abc"), 3);
-        assert_eq!(grown.read(100, &|_| None, HashType::Sha1), Ok(Bytes::from_static(b"abc")));
+        assert_eq!(
+            grown.read(100, &|_| None, HashType::Sha1),
+            Ok(Bytes::from_static(b"abc"))
+        );
     }
 
     proptest! {

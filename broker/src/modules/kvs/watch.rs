@@ -5,6 +5,7 @@
 //! watches there are. Each answers from the root that was current when its key changed; while it loads blobs,
 //! later roots wait in its backlog.
 
+use super::Kvs;
 use super::commit::Pending;
 use super::fault::{Cred, Pins, View};
 use super::lookup::{self, Found, flags};
@@ -12,7 +13,6 @@ use super::node::{Dir, Entry, Stop};
 use super::txn::Change;
 use super::value::Value;
 use super::watch_sink::Sink;
-use super::Kvs;
 use crate::service::{Cx, RpcError};
 use bytes::Bytes;
 use flux_formats::errno;
@@ -124,7 +124,11 @@ impl Watch {
         }
         self.sink.object(cx, found);
         self.responded = true;
-        if self.has(flags::WATCH) { Next::Wait } else { Next::End(None) }
+        if self.has(flags::WATCH) {
+            Next::Wait
+        } else {
+            Next::End(None)
+        }
     }
 
     /// Answers with what was added to a value since the last answer.
@@ -142,14 +146,24 @@ impl Watch {
         }
         self.responded = true;
         self.sentinel(cx);
-        if self.has(flags::STREAM) { Next::End(Some(RpcError::bare(errno::ENODATA))) } else { Next::Wait }
+        if self.has(flags::STREAM) {
+            Next::End(Some(RpcError::bare(errno::ENODATA)))
+        } else {
+            Next::Wait
+        }
     }
 
     fn wrong_type(&self, entry: &Entry) -> RpcError {
-        let verb = if self.has(flags::WATCH_APPEND) { "watched with WATCH_APPEND" } else { "streamed" };
+        let verb = if self.has(flags::WATCH_APPEND) {
+            "watched with WATCH_APPEND"
+        } else {
+            "streamed"
+        };
         match entry {
             Entry::Dir(_) => RpcError::new(errno::EISDIR, format!("dirref cannot be {verb}")),
-            Entry::Link(_) | Entry::Value(_) => RpcError::new(errno::EINVAL, format!("symlink cannot be {verb}")),
+            Entry::Link(_) | Entry::Value(_) => {
+                RpcError::new(errno::EINVAL, format!("symlink cannot be {verb}"))
+            }
         }
     }
 }
@@ -164,7 +178,9 @@ fn pieces(value: &Value, offset: usize, kvs: &Kvs, world: &View<'_>) -> Result<V
     let all = lookup::read(value, offset, kvs.hash, world)?;
     let (mut at, mut cut, mut out) = (0, 0, Vec::new());
     for chunk in value.chunks() {
-        let size = chunk.size().or_else(|| Some(lookup::World::blob(world, &chunk.blobref(kvs.hash))?.len()));
+        let size = chunk
+            .size()
+            .or_else(|| Some(lookup::World::blob(world, &chunk.blobref(kvs.hash))?.len()));
         at += size.unwrap_or(0);
         let end = at.saturating_sub(offset).min(all.len());
         if end > cut {
@@ -186,7 +202,9 @@ impl Watches {
 
     /// Visits each watched namespace with its number of watches.
     pub(super) fn each_space(&self, mut visit: impl FnMut(&Rc<str>, usize)) {
-        self.by_space.iter().for_each(|(name, watches)| visit(name, watches.count));
+        self.by_space
+            .iter()
+            .for_each(|(name, watches)| visit(name, watches.count));
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -207,7 +225,9 @@ impl Watches {
 
     fn remove(&mut self, id: u64) -> Option<Watch> {
         let watch = self.by_id.remove(&id)?;
-        let Some(space) = self.by_space.get_mut(&watch.space) else { return Some(watch) };
+        let Some(space) = self.by_space.get_mut(&watch.space) else {
+            return Some(watch);
+        };
         space.count -= 1;
         if watch.has(flags::WATCH_FULL) {
             space.full.retain(|other| *other != id);
@@ -225,19 +245,29 @@ impl Watches {
 
     /// Returns the watches that `matches` picks.
     pub(super) fn select(&self, matches: impl Fn(&Watch) -> bool) -> Vec<u64> {
-        self.by_id.iter().filter(|(_, watch)| matches(watch)).map(|(id, _)| *id).collect()
+        self.by_id
+            .iter()
+            .filter(|(_, watch)| matches(watch))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Returns the watches that a group of transactions concerns, each with true when its key was replaced.
     fn concerned(&self, name: &Rc<str>, group: &[Pending]) -> Vec<(u64, bool)> {
-        let Some(space) = self.by_space.get(name) else { return Vec::new() };
+        let Some(space) = self.by_space.get(name) else {
+            return Vec::new();
+        };
         let mut found: Vec<(u64, bool)> = space.full.iter().map(|id| (*id, true)).collect();
         if space.by_key.is_empty() {
             return found;
         }
         for op in group.iter().flat_map(|pending| &pending.txn.ops) {
-            let Ok((key, _)) = normalize_key(&op.key) else { continue };
-            let Some(ids) = space.by_key.get(key.as_ref()) else { continue };
+            let Ok((key, _)) = normalize_key(&op.key) else {
+                continue;
+            };
+            let Some(ids) = space.by_key.get(key.as_ref()) else {
+                continue;
+            };
             let replaced = !matches!(op.change, Change::Append(_));
             for id in ids {
                 match found.iter_mut().find(|(other, _)| other == id) {
@@ -264,14 +294,21 @@ impl Kvs {
     }
 
     fn watch_initial(&mut self, cx: &mut Cx<'_>, id: u64) {
-        let Some(watch) = self.watches.by_id.get_mut(&id) else { return };
-        let Some(space) = self.spaces.get(&watch.space) else { return };
+        let Some(watch) = self.watches.by_id.get_mut(&id) else {
+            return;
+        };
+        let Some(space) = self.spaces.get(&watch.space) else {
+            return;
+        };
         if !watch.cred.may(space.owner) {
             self.end_watch(cx, id, Some(&RpcError::bare(errno::EPERM)));
             return;
         }
         let root = space.root.clone();
-        watch.backlog.push_back(Turn { root, replaced: false });
+        watch.backlog.push_back(Turn {
+            root,
+            replaced: false,
+        });
         self.run_watch(cx, id);
     }
 
@@ -300,10 +337,15 @@ impl Kvs {
         if concerned.is_empty() {
             return;
         }
-        let Some(root) = self.spaces.get(name).map(|space| space.root.clone()) else { return };
+        let Some(root) = self.spaces.get(name).map(|space| space.root.clone()) else {
+            return;
+        };
         for (id, replaced) in concerned {
             if let Some(watch) = self.watches.by_id.get_mut(&id) {
-                watch.backlog.push_back(Turn { root: root.clone(), replaced });
+                watch.backlog.push_back(Turn {
+                    root: root.clone(),
+                    replaced,
+                });
             }
             self.run_watch(cx, id);
         }
@@ -312,7 +354,9 @@ impl Kvs {
     /// Answers from the roots in the backlog, until it is empty or something must be loaded.
     fn run_watch(&mut self, cx: &mut Cx<'_>, id: u64) {
         loop {
-            let Some(mut watch) = self.watches.by_id.remove(&id) else { return };
+            let Some(mut watch) = self.watches.by_id.remove(&id) else {
+                return;
+            };
             if watch.busy || watch.backlog.is_empty() {
                 self.watches.by_id.insert(id, watch);
                 return;
@@ -324,14 +368,19 @@ impl Kvs {
                 watch.backlog.pop_front();
                 watch.pins = Pins::default();
             }
-            let closing = watch.sink.closing().filter(|_| !watch.busy && watch.backlog.is_empty());
+            let closing = watch
+                .sink
+                .closing()
+                .filter(|_| !watch.busy && watch.backlog.is_empty());
             self.watches.by_id.insert(id, watch);
             match result {
                 Ok(Next::Wait) => {}
                 Ok(Next::End(err)) => return self.end_watch(cx, id, err.as_ref()),
                 Err(Stop::Errno(errnum)) => return self.end_watch(cx, id, Some(&RpcError::bare(errnum))),
                 Err(Stop::Missing(missing)) => {
-                    return self.load(cx, missing, move |kvs, cx, result| kvs.resume_watch(cx, id, result));
+                    return self.load(cx, missing, move |kvs, cx, result| {
+                        kvs.resume_watch(cx, id, result)
+                    });
                 }
             }
             if let Some(errnum) = closing {
@@ -341,7 +390,9 @@ impl Kvs {
     }
 
     fn resume_watch(&mut self, cx: &mut Cx<'_>, id: u64, result: Result<Pins, RpcError>) {
-        let Some(watch) = self.watches.by_id.get_mut(&id) else { return };
+        let Some(watch) = self.watches.by_id.get_mut(&id) else {
+            return;
+        };
         watch.busy = false;
         match result {
             Ok(pins) => {
@@ -353,9 +404,16 @@ impl Kvs {
     }
 
     fn evaluate(&self, cx: &mut Cx<'_>, watch: &mut Watch) -> Result<Next, Stop> {
-        let Some(Turn { root, replaced }) = watch.backlog.front().cloned() else { return Ok(Next::Wait) };
+        let Some(Turn { root, replaced }) = watch.backlog.front().cloned() else {
+            return Ok(Next::Wait);
+        };
         let pins = std::mem::take(&mut watch.pins);
-        let view = View { cache: &self.cache, spaces: &self.spaces, pins: &pins, cred: watch.cred };
+        let view = View {
+            cache: &self.cache,
+            spaces: &self.spaces,
+            pins: &pins,
+            cred: watch.cred,
+        };
         let next = self.evaluate_in(cx, watch, &root, replaced, &view);
         watch.pins = pins;
         next
@@ -370,13 +428,19 @@ impl Kvs {
         view: &View<'_>,
     ) -> Result<Next, Stop> {
         if !watch.has(flags::WATCH_APPEND | flags::STREAM) {
-            return Ok(match lookup::lookup(root, &watch.key, watch.flags, self.hash, view)? {
-                Some(found) => watch.found(cx, &found),
-                None => watch.absent(cx),
-            });
+            return Ok(
+                match lookup::lookup(root, &watch.key, watch.flags, self.hash, view)? {
+                    Some(found) => watch.found(cx, &found),
+                    None => watch.absent(cx),
+                },
+            );
         }
-        let Some(entry) = lookup::walk(root, &watch.key, false, view)? else { return Ok(watch.absent(cx)) };
-        let Entry::Value(value) = &entry else { return Ok(Next::End(Some(watch.wrong_type(&entry)))) };
+        let Some(entry) = lookup::walk(root, &watch.key, false, view)? else {
+            return Ok(watch.absent(cx));
+        };
+        let Entry::Value(value) = &entry else {
+            return Ok(Next::End(Some(watch.wrong_type(&entry))));
+        };
         if let Some(size) = value.size()
             && size < watch.sent
             && !replaced

@@ -97,15 +97,24 @@ fn check(req: &Message, bits: u32) -> Result<(), RpcError> {
     let extra = flags::WATCH_FULL | flags::WATCH_UNIQ | flags::WATCH_APPEND | flags::INITIAL_SENTINEL;
     let has = |bit: u32| bits & bit != 0;
     let refusal = if has(flags::WATCH) && !req.is_streaming() {
-        Some((errno::EPROTO, "KVS watch request rejected without streaming RPC flag"))
+        Some((
+            errno::EPROTO,
+            "KVS watch request rejected without streaming RPC flag",
+        ))
     } else if has(flags::STREAM) && !req.is_streaming() {
-        Some((errno::EPROTO, "KVS stream request rejected without streaming RPC flag"))
+        Some((
+            errno::EPROTO,
+            "KVS stream request rejected without streaming RPC flag",
+        ))
     } else if has(flags::WATCH) && has(flags::STREAM) {
         Some((errno::EINVAL, "Cannot KVS watch and stream at the same time"))
     } else if !has(flags::WATCH) && has(extra) {
         Some((errno::EINVAL, "Must set KVS watch flag with other watch flags"))
     } else if !has(flags::WATCH_APPEND) && has(flags::INITIAL_SENTINEL) {
-        Some((errno::EINVAL, "Must set KVS watch append flag with initial sentinel flag"))
+        Some((
+            errno::EINVAL,
+            "Must set KVS watch append flag with initial sentinel flag",
+        ))
     } else {
         None
     };
@@ -129,13 +138,22 @@ impl Kvs {
     }
 
     fn watch_lookup(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let watch = decode::<LookupRequest<'_>>(req).and_then(|LookupRequest { namespace, key, flags }| {
-            check(req, flags)?;
-            let mut header = req.clone();
-            header.payload = None;
-            let sink = Sink { kind: Kind::Client(header), closing: None };
-            Ok(Watch::new(&namespace, &key, flags, Cred::of(req), sink))
-        });
+        let watch = decode::<LookupRequest<'_>>(req).and_then(
+            |LookupRequest {
+                 namespace,
+                 key,
+                 flags,
+             }| {
+                check(req, flags)?;
+                let mut header = req.clone();
+                header.payload = None;
+                let sink = Sink {
+                    kind: Kind::Client(header),
+                    closing: None,
+                };
+                Ok(Watch::new(&namespace, &key, flags, Cred::of(req), sink))
+            },
+        );
         match watch {
             Ok(watch) => {
                 let id = self.watches.next_id();
@@ -147,8 +165,13 @@ impl Kvs {
 
     fn watch_cancel(&mut self, cx: &mut Cx<'_>, req: &Message) {
         // a cancel has no answer, not even for a bad payload
-        let Ok(CancelRequest { matchtag }) = req.payload_json() else { return };
-        for id in self.watches.select(|watch| watch.sink.belongs_to(req, Some(matchtag))) {
+        let Ok(CancelRequest { matchtag }) = req.payload_json() else {
+            return;
+        };
+        for id in self
+            .watches
+            .select(|watch| watch.sink.belongs_to(req, Some(matchtag)))
+        {
             self.end_watch(cx, id, Some(&RpcError::bare(errno::ENODATA)));
         }
     }
@@ -192,13 +215,18 @@ impl Kvs {
         if wait_create {
             bits |= flags::WAITCREATE;
         }
-        let sink = Sink { kind: Kind::Local(each), closing: None };
+        let sink = Sink {
+            kind: Kind::Local(each),
+            closing: None,
+        };
         let watch = Watch::new(namespace, key, bits, Cred::OWNER, sink);
         self.when_restored(cx, move |kvs, cx| kvs.add_watch(cx, id, watch));
     }
 
     /// Ends a watch of a local service.
     pub(in crate::modules) fn watch_end_for(&mut self, cx: &mut Cx<'_>, id: u64) {
-        self.when_restored(cx, move |kvs, cx| kvs.end_watch(cx, id, Some(&RpcError::bare(errno::ENODATA))));
+        self.when_restored(cx, move |kvs, cx| {
+            kvs.end_watch(cx, id, Some(&RpcError::bare(errno::ENODATA)))
+        });
     }
 }

@@ -38,9 +38,17 @@ pub fn watch_appends<S: Service>(
     });
     if cx.provides("kvs") {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
-        cx.to::<Kvs>("kvs", move |kvs, cx| kvs.watch_for(cx, id, &namespace, &key, wait_create, sink));
+        cx.to::<Kvs>("kvs", move |kvs, cx| {
+            kvs.watch_for(cx, id, &namespace, &key, wait_create, sink)
+        });
     } else {
-        sink(cx, Err(RpcError::new(errno::ENOSYS, "the kvs module is not loaded on this rank")));
+        sink(
+            cx,
+            Err(RpcError::new(
+                errno::ENOSYS,
+                "the kvs module is not loaded on this rank",
+            )),
+        );
     }
     WatchId(id)
 }

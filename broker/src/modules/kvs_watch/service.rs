@@ -11,15 +11,25 @@ pub struct KvsWatch;
 
 impl Service for KvsWatch {
     fn interfaces(&self) -> Vec<Interface> {
-        const METHODS: &[Method] = &[Method::user("lookup"), Method::user("cancel"), Method::user("stats-get")];
-        vec![Interface { service: "kvs-watch", methods: METHODS }]
+        const METHODS: &[Method] = &[
+            Method::user("lookup"),
+            Method::user("cancel"),
+            Method::user("stats-get"),
+        ];
+        vec![Interface {
+            service: "kvs-watch",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         if cx.provides("kvs") {
             return Ok(());
         }
-        Err(RpcError::new(errno::ENOSYS, "kvs-watch needs the kvs module, which is not loaded on this rank"))
+        Err(RpcError::new(
+            errno::ENOSYS,
+            "kvs-watch needs the kvs module, which is not loaded on this rank",
+        ))
     }
 
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {

@@ -19,6 +19,8 @@ mod journal;
 mod reduce;
 mod service;
 mod state;
+#[cfg(test)]
+mod tests;
 mod topo;
 
 pub use service::Resource;

@@ -8,6 +8,8 @@ mod process;
 mod requests;
 mod service;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use service::Rexec;

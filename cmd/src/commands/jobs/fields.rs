@@ -286,7 +286,7 @@ impl Fields for JobFields {
             return Some((Field::Id(encoding), "JOBID".to_owned()));
         }
         if name == "id" {
-            return Some((Field::Id(Encoding::Dec), "JOBID".to_owned()));
+            return Some((Field::Id(Encoding::F58), "JOBID".to_owned()));
         }
         if let Some((known, heading, _)) = SIMPLE.iter().find(|(known, _, _)| *known == name) {
             return Some((Field::Simple(known), (*heading).to_owned()));

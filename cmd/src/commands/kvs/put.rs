@@ -91,7 +91,6 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
             };
             transaction.put_treeobj(key, object);
         } else {
-            let value = if raw { value } else { json_value(text).into_bytes() };
             if append {
                 transaction.append(key, &value);
             } else {
@@ -107,14 +106,6 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         bits |= flags::SYNC;
     }
     commit(&mut ctx.open()?, matches, bits, &transaction)
-}
-
-/// Returns JSON text as it is, and other text as a JSON string.
-fn json_value(text: &str) -> String {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => text.to_owned(),
-        Err(_) => Value::String(text.to_owned()).to_string(),
-    }
 }
 
 fn parse_treeobj(bytes: &[u8]) -> Option<Value> {
@@ -200,15 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_become_json() {
-        for (text, want) in [
-            ("1", "1"),
-            ("str", "\"str\""),
-            (r#"{"x":[1,2]}"#, r#"{"x":[1,2]}"#),
-            ("", "\"\""),
-        ] {
-            assert_eq!(json_value(text), want);
-        }
+    fn tree_objects_are_checked() {
         assert!(parse_treeobj(b"1").is_none());
         assert!(parse_treeobj(br#"{"data":"","type":"val","ver":1}"#).is_some());
         assert!(parse_treeobj(br#"{"data":"","type":"val","ver":2}"#).is_none());

@@ -221,6 +221,9 @@ pub(crate) struct Bench {
     next: u64,
 }
 
+/// Results of a submission.
+pub(crate) type Submitted = Vec<Result<JobId, RpcError>>;
+
 /// An answer to a request, kept by the probe.
 pub(crate) type Reply = Rc<RefCell<Option<Result<Value, RpcError>>>>;
 
@@ -290,8 +293,8 @@ impl Bench {
     }
 
     /// Submits jobs in one turn; returns the results.
-    pub(crate) fn submit_all(&mut self, jobs: Vec<Submission>) -> Vec<Result<JobId, RpcError>> {
-        let out: Rc<RefCell<Option<Vec<Result<JobId, RpcError>>>>> = Rc::default();
+    pub(crate) fn submit_all(&mut self, jobs: Vec<Submission>) -> Submitted {
+        let out: Rc<RefCell<Option<Submitted>>> = Rc::default();
         let slot = out.clone();
         self.hub.with_probe(move |cx| {
             api::submit(cx, jobs, move |_: &mut Probe, _, results| {

@@ -15,6 +15,10 @@ fn err(result: Option<Result<Value, crate::service::RpcError>>) -> (u32, String)
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a flat table of requests and their refusals"
+)]
 fn texts_of_refused_requests() {
     let mut bench = Bench::new(1, false);
     let running = bench.submit();
