@@ -156,7 +156,11 @@ impl Attrs {
     pub fn new() -> Self {
         let values = TABLE
             .iter()
-            .filter_map(|entry| entry.default.map(|value| (entry.name.to_owned(), value.to_owned())))
+            .filter_map(|entry| {
+                entry
+                    .default
+                    .map(|value| (entry.name.to_owned(), value.to_owned()))
+            })
             .collect();
         Attrs { values }
     }
@@ -241,15 +245,24 @@ mod tests {
         attrs.set_cmdline("test.x", "1").unwrap();
         assert_eq!(attrs.get("test.x"), Some("1"));
         assert_eq!(attrs.set_cmdline("nope", "1"), Err(AttrError::Unknown));
-        assert!(matches!(attrs.set_cmdline("rank", "1"), Err(AttrError::ReadOnly(_))));
+        assert!(matches!(
+            attrs.set_cmdline("rank", "1"),
+            Err(AttrError::ReadOnly(_))
+        ));
     }
 
     #[test]
     fn runtime_rules() {
         let mut attrs = Attrs::new();
         attrs.set_runtime("log-stderr-level", "7", false).unwrap();
-        assert_eq!(attrs.set_runtime("log-ring-size", "7", false), Err(AttrError::NotRuntime));
-        assert_eq!(attrs.set_runtime("content.hash", "x", false), Err(AttrError::NotRuntime));
+        assert_eq!(
+            attrs.set_runtime("log-ring-size", "7", false),
+            Err(AttrError::NotRuntime)
+        );
+        assert_eq!(
+            attrs.set_runtime("content.hash", "x", false),
+            Err(AttrError::NotRuntime)
+        );
         attrs.set_runtime("content.backing-module", "x", true).unwrap();
         assert_eq!(attrs.remove("content.hash"), Err(AttrError::NotRuntime));
         attrs.remove("log-stderr-level").unwrap();

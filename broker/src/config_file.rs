@@ -51,7 +51,10 @@ pub enum ConfigError {
 /// # Errors
 /// Any [`ConfigError`], naming the file.
 pub fn load(path: &Path) -> Result<Value, ConfigError> {
-    let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let read_error = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let meta = std::fs::metadata(path).map_err(read_error)?;
     if !meta.is_dir() {
         return load_file(path);
@@ -72,13 +75,20 @@ pub fn load(path: &Path) -> Result<Value, ConfigError> {
 }
 
 fn load_file(path: &Path) -> Result<Value, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     if path.extension().is_some_and(|ext| ext == "json") {
-        serde_json::from_str(&text).map_err(|source| ConfigError::Json { path: path.to_owned(), source })
+        serde_json::from_str(&text).map_err(|source| ConfigError::Json {
+            path: path.to_owned(),
+            source,
+        })
     } else {
-        parse_toml(&text)
-            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })
+        parse_toml(&text).map_err(|source| ConfigError::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -98,19 +108,29 @@ fn toml_to_json(value: toml::Value) -> Value {
         toml::Value::Boolean(on) => Value::from(on),
         toml::Value::Datetime(when) => Value::from(when.to_string()),
         toml::Value::Array(items) => items.into_iter().map(toml_to_json).collect(),
-        toml::Value::Table(table) => {
-            Value::Object(table.into_iter().map(|(key, value)| (key, toml_to_json(value))).collect())
-        }
+        toml::Value::Table(table) => Value::Object(
+            table
+                .into_iter()
+                .map(|(key, value)| (key, toml_to_json(value)))
+                .collect(),
+        ),
     }
 }
 
 /// Merges `more` into `base`: tables join, arrays append, other values replace.
 fn merge(base: &mut Value, more: Value, path: &Path, at: &str) -> Result<(), ConfigError> {
-    let conflict = |key: &str| ConfigError::Conflict { path: path.to_owned(), key: key.to_owned() };
+    let conflict = |key: &str| ConfigError::Conflict {
+        path: path.to_owned(),
+        key: key.to_owned(),
+    };
     match (base, more) {
         (Value::Object(base), Value::Object(more)) => {
             for (key, value) in more {
-                let name = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                let name = if at.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{at}.{key}")
+                };
                 match base.get_mut(&key) {
                     Some(old) => merge(old, value, path, &name)?,
                     None => {
@@ -144,7 +164,9 @@ fn read_override(text: &str) -> Result<Value, ConfigError> {
         return load_file(Path::new(text));
     }
     if text.contains('\n') || text.trim_start().starts_with('{') || text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).or_else(|_| parse_toml(text)).map_err(|_| bad());
+        return serde_json::from_str(text)
+            .or_else(|_| parse_toml(text))
+            .map_err(|_| bad());
     }
     let (key, value) = text.split_once('=').ok_or_else(bad)?;
     let key = key.trim();
@@ -187,9 +209,17 @@ mod tests {
         std::fs::write(dir.path().join("a.toml"), "[a]\nx = 1\n[[list]]\nn = 1\n").unwrap();
         std::fs::write(dir.path().join("c.txt"), "not read").unwrap();
         let config = load(dir.path()).unwrap();
-        assert_eq!(config, json!({"a": {"x": 1, "y": 2}, "list": [{"n": 1}, {"n": 2}]}));
+        assert_eq!(
+            config,
+            json!({"a": {"x": 1, "y": 2}, "list": [{"n": 1}, {"n": 2}]})
+        );
         std::fs::write(dir.path().join("d.toml"), "a = 1\n").unwrap();
-        assert!(load(dir.path()).unwrap_err().to_string().contains("key a is a table"));
+        assert!(
+            load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("key a is a table")
+        );
         std::fs::write(dir.path().join("d.toml"), "a = \n").unwrap();
         assert!(load(dir.path()).unwrap_err().to_string().contains("d.toml"));
     }
@@ -201,7 +231,10 @@ mod tests {
             let list: Vec<String> = list.iter().map(|s| (*s).to_owned()).collect();
             apply_overrides(base.clone(), &list).map_err(|e| e.to_string())
         };
-        assert_eq!(over(&["a.x=2", "b.c=text"]).unwrap(), json!({"a": {"x": 2}, "b": {"c": "text"}}));
+        assert_eq!(
+            over(&["a.x=2", "b.c=text"]).unwrap(),
+            json!({"a": {"x": 2}, "b": {"c": "text"}})
+        );
         assert_eq!(over(&["[a]\nx = 3\n"]).unwrap(), json!({"a": {"x": 3}}));
         assert_eq!(over(&[r#"{"a":null}"#]).unwrap(), json!({"a": null}));
         assert!(over(&["nonsense"]).unwrap_err().starts_with("--conf=nonsense"));

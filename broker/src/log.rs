@@ -28,7 +28,11 @@ impl Entry {
         let pri: u16 = pri.parse().ok()?;
         let rest = rest.strip_prefix("1 ")?;
         let rank = rest.split(' ').nth(1)?.to_owned();
-        Some(Entry { level: u8::try_from(pri & 7).ok()?, rank, line: line.trim_end_matches(['\0', '\n']).to_owned() })
+        Some(Entry {
+            level: u8::try_from(pri & 7).ok()?,
+            rank,
+            line: line.trim_end_matches(['\0', '\n']).to_owned(),
+        })
     }
 
     /// Returns application name and text.
@@ -106,7 +110,13 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { ring_size: 1024, level: 7, forward_level: 3, stderr_level: 3, stderr_local: false }
+        LogConfig {
+            ring_size: 1024,
+            level: 7,
+            forward_level: 3,
+            stderr_level: 3,
+            stderr_local: false,
+        }
     }
 }
 
@@ -127,7 +137,10 @@ pub struct LogRing {
 impl LogRing {
     /// Returns an empty ring.
     pub fn new(config: LogConfig) -> Self {
-        LogRing { config, ..LogRing::default() }
+        LogRing {
+            config,
+            ..LogRing::default()
+        }
     }
 
     /// Builds entries for a text logged by this broker (one per line), keeps them and returns them.
@@ -136,7 +149,10 @@ impl LogRing {
         let pid = std::process::id();
         let mut made = Vec::with_capacity(1);
         for line in text.lines().filter(|line| !line.is_empty()) {
-            let cut = line.char_indices().take_while(|(at, _)| *at < TEXT_BYTES_MAX).last();
+            let cut = line
+                .char_indices()
+                .take_while(|(at, _)| *at < TEXT_BYTES_MAX)
+                .last();
             let line = cut.map_or("", |(at, c)| &line[..at + c.len_utf8()]);
             let pri = 8 + u16::from(level & 7);
             let entry = Entry {
@@ -191,12 +207,18 @@ mod tests {
     fn timestamps() {
         let at = UNIX_EPOCH + Duration::from_micros(1_777_733_460_123_456);
         assert_eq!(format_timestamp(at), "2026-05-02T14:51:00.123456Z");
-        assert_eq!(format_timestamp(UNIX_EPOCH + Duration::from_secs(951_782_400)), "2000-02-29T00:00:00.000000Z");
+        assert_eq!(
+            format_timestamp(UNIX_EPOCH + Duration::from_secs(951_782_400)),
+            "2000-02-29T00:00:00.000000Z"
+        );
     }
 
     #[test]
     fn ring_keeps_the_newest_and_splits_lines() {
-        let mut ring = LogRing::new(LogConfig { ring_size: 2, ..LogConfig::default() });
+        let mut ring = LogRing::new(LogConfig {
+            ring_size: 2,
+            ..LogConfig::default()
+        });
         assert_eq!(ring.append_local(6, "broker", "a\nb\nc\n", 3).len(), 3);
         let texts: Vec<_> = ring.entries().map(Entry::for_stderr).collect();
         assert_eq!(texts, ["broker.info[3]: b", "broker.info[3]: c"]);
@@ -206,7 +228,10 @@ mod tests {
     fn parses_client_lines() {
         let line = "<14>1 2026-05-02T14:51:00.1Z 0 logger 77 - - hello there";
         let entry = Entry::parse(line).unwrap();
-        assert_eq!((entry.level, entry.name_and_text()), (6, ("logger", "hello there")));
+        assert_eq!(
+            (entry.level, entry.name_and_text()),
+            (6, ("logger", "hello there"))
+        );
         assert_eq!(Entry::parse("hello"), None);
         assert_eq!(Entry::parse("<99999>1 a"), None);
     }

@@ -5,14 +5,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = Arguments::parse(std::env::args().skip(1)).map_err(|err| err.to_string()).and_then(|args| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|err| format!("runtime: {err}"))?;
-        let tasks = tokio::task::LocalSet::new();
-        tasks.block_on(&runtime, run(args)).map_err(|err| err.to_string())
-    });
+    let result = Arguments::parse(std::env::args().skip(1))
+        .map_err(|err| err.to_string())
+        .and_then(|args| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|err| format!("runtime: {err}"))?;
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, run(args)).map_err(|err| err.to_string())
+        });
     match result {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(text) => {

@@ -109,12 +109,16 @@ impl Arguments {
     fn option(&mut self, arg: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), StartError> {
         let mut value = |inline: Option<&str>| match inline {
             Some(text) if !text.is_empty() => Ok(text.to_owned()),
-            _ => rest.next().ok_or_else(|| StartError::Usage(format!("{arg}: a value is missing"))),
+            _ => rest
+                .next()
+                .ok_or_else(|| StartError::Usage(format!("{arg}: a value is missing"))),
         };
         let (name, inline) = match arg.split_once('=') {
             Some((name, text)) if arg.starts_with("--") => (name, Some(text)),
             _ if arg.starts_with("--") => (arg, None),
-            _ => arg.split_at_checked(2).map_or((arg, None), |(name, text)| (name, Some(text))),
+            _ => arg
+                .split_at_checked(2)
+                .map_or((arg, None), |(name, text)| (name, Some(text))),
         };
         match name {
             "-S" | "--setattr" => {
@@ -164,7 +168,13 @@ fn read_config(args: &Arguments, attrs: &mut Attrs) -> Result<(Option<PathBuf>, 
         .clone()
         .or_else(|| attrs.get("config.path").map(ToOwned::to_owned))
         .or_else(|| std::env::var("FLUX_CONF_DIR").ok())
-        .map(|path| if path == "system" { format!("{}/flux/system/conf.d", flux_formats::paths::sysconfdir()) } else { path });
+        .map(|path| {
+            if path == "system" {
+                format!("{}/flux/system/conf.d", flux_formats::paths::sysconfdir())
+            } else {
+                path
+            }
+        });
     let base = match &path {
         Some(path) => {
             attrs.set_internal("config.path", path.clone());
@@ -172,7 +182,10 @@ fn read_config(args: &Arguments, attrs: &mut Attrs) -> Result<(Option<PathBuf>, 
         }
         None => Value::Object(Map::new()),
     };
-    Ok((path.map(PathBuf::from), config_file::apply_overrides(base, &args.conf)?))
+    Ok((
+        path.map(PathBuf::from),
+        config_file::apply_overrides(base, &args.conf)?,
+    ))
 }
 
 /// Makes the run directory: the given one, or a fresh one below TMPDIR that ends with the broker.
@@ -184,27 +197,43 @@ fn make_rundir(attrs: &mut Attrs) -> Result<Cleanup, StartError> {
     };
     let (path, made) = match given {
         Some(path) => {
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            let made = std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path);
             (path, made)
         }
         None => {
             let base = std::env::temp_dir();
             let unique = new_uuid();
-            let name = format!("flux-{}", String::from_utf8_lossy(unique.get(..8).unwrap_or(&unique)));
+            let name = format!(
+                "flux-{}",
+                String::from_utf8_lossy(unique.get(..8).unwrap_or(&unique))
+            );
             let path = base.join(name);
             let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
             (path, made)
         }
     };
-    made.map_err(|source| StartError::Rundir { path: path.clone(), source })?;
+    made.map_err(|source| StartError::Rundir {
+        path: path.clone(),
+        source,
+    })?;
     attrs.set_internal("rundir", path.to_string_lossy());
     attrs.set_internal("rundir-cleanup", if cleanup { "1" } else { "0" });
-    Ok(Cleanup { remove: cleanup.then_some(path) })
+    Ok(Cleanup {
+        remove: cleanup.then_some(path),
+    })
 }
 
 fn check_statedir(attrs: &Attrs) -> Result<(), StartError> {
-    let Some(path) = attrs.get("statedir").map(PathBuf::from) else { return Ok(()) };
-    let error = |source| StartError::Statedir { path: path.clone(), source };
+    let Some(path) = attrs.get("statedir").map(PathBuf::from) else {
+        return Ok(());
+    };
+    let error = |source| StartError::Statedir {
+        path: path.clone(),
+        source,
+    };
     let meta = std::fs::metadata(&path).map_err(error)?;
     if !meta.is_dir() {
         return Err(error(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
@@ -216,7 +245,9 @@ fn check_statedir(attrs: &Attrs) -> Result<(), StartError> {
 fn set_boot_attrs(attrs: &mut Attrs, boot: &Boot, owner: u32) {
     let topology = &boot.topology;
     let (rank, size) = (topology.rank(), topology.size());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let mut set = |name: &str, value: String| attrs.set_internal(name, value);
     set("rank", rank.to_string());
     set("size", size.to_string());
@@ -236,7 +267,10 @@ fn set_boot_attrs(attrs: &mut Attrs, boot: &Boot, owner: u32) {
         set("broker.mapping", mapping.clone());
     }
     if let Some(listener) = &boot.listener {
-        set("tbon.endpoint", flux_zmtp::Endpoint::from(listener.server.local_addr()).to_string());
+        set(
+            "tbon.endpoint",
+            flux_zmtp::Endpoint::from(listener.server.local_addr()).to_string(),
+        );
     }
     if let Some(parent) = &boot.parent {
         set("tbon.parent-endpoint", parent.endpoint.to_string());
@@ -266,8 +300,14 @@ fn set_boot_attrs(attrs: &mut Attrs, boot: &Boot, owner: u32) {
         ("broker.critical-ranks", critical_ranks(&boot.topology)),
         ("broker.rc1_path", "flux modprobe rc1".to_owned()),
         ("broker.rc3_path", "flux modprobe rc3".to_owned()),
-        ("conf.shell_initrc", flux_formats::paths::builtin("shell_initrc").unwrap_or_default()),
-        ("conf.shell_pluginpath", flux_formats::paths::builtin("shell_pluginpath").unwrap_or_default()),
+        (
+            "conf.shell_initrc",
+            flux_formats::paths::builtin("shell_initrc").unwrap_or_default(),
+        ),
+        (
+            "conf.shell_pluginpath",
+            flux_formats::paths::builtin("shell_pluginpath").unwrap_or_default(),
+        ),
     ] {
         if attrs.get(name).is_none() {
             attrs.set_internal(name, value);
@@ -294,7 +334,12 @@ fn critical_ranks(topology: &crate::overlay::topology::Topology) -> String {
 pub async fn run(args: Arguments) -> Result<i32, StartError> {
     let mut attrs = Attrs::new();
     for (name, value) in &args.attrs {
-        attrs.set_cmdline(name, value).map_err(|source| StartError::Attr { name: name.clone(), source })?;
+        attrs
+            .set_cmdline(name, value)
+            .map_err(|source| StartError::Attr {
+                name: name.clone(),
+                source,
+            })?;
     }
     crate::trace_log::install(args.verbose > 1);
     let (config_path, config) = read_config(&args, &mut attrs)?;
@@ -309,7 +354,11 @@ pub async fn run(args: Arguments) -> Result<i32, StartError> {
         attrs.set_internal("hostname", name.unwrap_or_else(|| "localhost".to_owned()));
     }
     if attrs.get("local-uri").is_none() {
-        let uri = format!("local://{}/local-{}", attrs.get("rundir").unwrap_or("."), boot.topology.rank());
+        let uri = format!(
+            "local://{}/local-{}",
+            attrs.get("rundir").unwrap_or("."),
+            boot.topology.rank()
+        );
         attrs.set_internal("local-uri", uri);
     }
     if args.verbose > 0 {
@@ -317,9 +366,15 @@ pub async fn run(args: Arguments) -> Result<i32, StartError> {
         let (rank, size) = (boot.topology.rank(), boot.topology.size());
         let endpoint = attrs.get("tbon.endpoint").unwrap_or("none");
         // stderr may be closed; the broker runs all the same
-        drop(writeln!(std::io::stderr(), "flux-broker: boot: rank={rank} size={size} endpoint={endpoint}"));
+        drop(writeln!(
+            std::io::stderr(),
+            "flux-broker: boot: rank={rank} size={size} endpoint={endpoint}"
+        ));
     }
-    let options = Options { initial_program: args.program.clone(), bare };
+    let options = Options {
+        initial_program: args.program.clone(),
+        bare,
+    };
     let code = serve(attrs, config, config_path, args.conf, boot, options, owner).await?;
     drop(cleanup);
     Ok(code)
@@ -334,26 +389,39 @@ async fn serve(
     options: Options,
     owner: u32,
 ) -> Result<i32, StartError> {
-    let local = attrs.get("local-uri").and_then(|uri| uri.strip_prefix("local://")).unwrap_or("").to_owned();
+    let local = attrs
+        .get("local-uri")
+        .and_then(|uri| uri.strip_prefix("local://"))
+        .unwrap_or("")
+        .to_owned();
     let timeout = bootstrap::tcp_user_timeout(&attrs, &config);
     let hostname = attrs.get("hostname").unwrap_or("").to_owned();
     let log = LogRing::new(LogConfig::default());
     let mut hub = Hub::new(attrs, log, Rc::new(config), boot.topology, owner);
     let overlay = Overlay::new(boot.keypair, boot.parent, boot.listener, timeout, hostname);
     let fail = |name: &'static str| move |source| StartError::Service { name, source };
-    hub.load("log", Box::new(modules::log::Log), false).map_err(fail("log"))?;
-    hub.load("attr", Box::new(modules::attr::Attr), false).map_err(fail("attr"))?;
-    hub.load("broker", Box::new(modules::broker::Broker), false).map_err(fail("broker"))?;
-    hub.load("module", Box::new(modules::module::Module), false).map_err(fail("module"))?;
-    hub.load("state-machine", Box::new(Lifecycle::new(options)), false).map_err(fail("state-machine"))?;
+    hub.load("log", Box::new(modules::log::Log), false)
+        .map_err(fail("log"))?;
+    hub.load("attr", Box::new(modules::attr::Attr), false)
+        .map_err(fail("attr"))?;
+    hub.load("broker", Box::new(modules::broker::Broker), false)
+        .map_err(fail("broker"))?;
+    hub.load("module", Box::new(modules::module::Module), false)
+        .map_err(fail("module"))?;
+    hub.load("state-machine", Box::new(Lifecycle::new(options)), false)
+        .map_err(fail("state-machine"))?;
     let config = modules::config::Config::new(config_path, conf);
-    hub.load("config", Box::new(config), true).map_err(fail("config"))?;
-    hub.load("groups", Box::new(modules::groups::Groups::default()), true).map_err(fail("groups"))?;
-    hub.load("overlay", Box::new(overlay), true).map_err(fail("overlay"))?;
+    hub.load("config", Box::new(config), true)
+        .map_err(fail("config"))?;
+    hub.load("groups", Box::new(modules::groups::Groups::default()), true)
+        .map_err(fail("groups"))?;
+    hub.load("overlay", Box::new(overlay), true)
+        .map_err(fail("overlay"))?;
     if let Some(rexec) = modules::registry::create("rexec", &[]) {
         hub.load("rexec", rexec, true).map_err(fail("rexec"))?;
     }
-    hub.load("connector-local", Box::new(ConnectorLocal::new(local)), true).map_err(fail("connector-local"))?;
+    hub.load("connector-local", Box::new(ConnectorLocal::new(local)), true)
+        .map_err(fail("connector-local"))?;
     crate::lifecycle::begin(&mut hub).map_err(fail("state-machine"))?;
     Ok(hub.run().await)
 }
@@ -368,7 +436,19 @@ mod tests {
 
     #[test]
     fn arguments() {
-        let args = parse(&["-Sa=1", "-S", "b=2", "--setattr=c=3", "-v", "--conf=x=1", "-c", "/d", "echo", "-S"]).unwrap();
+        let args = parse(&[
+            "-Sa=1",
+            "-S",
+            "b=2",
+            "--setattr=c=3",
+            "-v",
+            "--conf=x=1",
+            "-c",
+            "/d",
+            "echo",
+            "-S",
+        ])
+        .unwrap();
         assert_eq!(args.attrs.len(), 3);
         assert_eq!(args.attrs[2], ("c".to_owned(), "3".to_owned()));
         assert_eq!((args.config_path.as_deref(), args.verbose), (Some("/d"), 1));

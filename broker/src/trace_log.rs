@@ -58,7 +58,12 @@ impl Subscriber for QueueSubscriber {
         let mut text = Text(String::new());
         event.record(&mut text);
         let target = event.metadata().target();
-        let name = target.split("::").next().unwrap_or(target).trim_start_matches("flux_").to_owned();
+        let name = target
+            .split("::")
+            .next()
+            .unwrap_or(target)
+            .trim_start_matches("flux_")
+            .to_owned();
         let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() < QUEUE_MAX {
             queue.push_back((severity(*event.metadata().level()), name, text.0));
@@ -84,7 +89,11 @@ pub fn take() -> Vec<(u8, String, String)> {
     drop(queue);
     let dropped = DROPPED.swap(0, Ordering::Relaxed);
     if dropped > 0 {
-        lines.push((4, "broker".to_owned(), format!("{dropped} log lines were dropped: too many at once")));
+        lines.push((
+            4,
+            "broker".to_owned(),
+            format!("{dropped} log lines were dropped: too many at once"),
+        ));
     }
     lines
 }
@@ -97,6 +106,9 @@ mod tests {
         tracing::warn!(rank = 3, "peer is slow");
         tracing::debug!("not kept");
         let lines = super::take();
-        assert!(lines.contains(&(4, "broker".to_owned(), "peer is slow rank=3".to_owned())), "{lines:?}");
+        assert!(
+            lines.contains(&(4, "broker".to_owned(), "peer is slow rank=3".to_owned())),
+            "{lines:?}"
+        );
     }
 }

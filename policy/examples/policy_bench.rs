@@ -13,15 +13,23 @@ use flux_policy::{
 use serde_json::{Value, json};
 
 fn main() {
-    let dir = std::env::var_os("FLUX_POLICY_DIR")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/policies")), PathBuf::from);
+    let dir = std::env::var_os("FLUX_POLICY_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/policies")),
+        PathBuf::from,
+    );
     load(&dir);
     let only_validator = ingest_config(&dir, &[]);
     let full = ingest_config(&dir, &["frobnicator-defaults", "frobnicator-constraints"]);
     inline(&only_validator, "validator");
     inline(&full, "2 frobnicators + validator, no queues");
     let queues = r#"{"policy":{"jobspec":{"defaults":{"system":{"duration":"1h","queue":"batch"}}}},"queues":{"batch":{"requires":["batch"]}}}"#;
-    inline(&HostConfig { config: Arc::from(queues), ..full.clone() }, "2 frobnicators + validator, queues");
+    inline(
+        &HostConfig {
+            config: Arc::from(queues),
+            ..full.clone()
+        },
+        "2 frobnicators + validator, queues",
+    );
     for batch in [1, 4, 16, 64] {
         threaded(&full, batch);
     }
@@ -33,15 +41,24 @@ fn main() {
 fn ingest_config(dir: &std::path::Path, frobnicators: &[&str]) -> HostConfig {
     HostConfig {
         dir: dir.to_owned(),
-        frobnicators: frobnicators.iter().map(|name| PluginSpec::new(*name, World::Frobnicator)).collect(),
+        frobnicators: frobnicators
+            .iter()
+            .map(|name| PluginSpec::new(*name, World::Frobnicator))
+            .collect(),
         validators: vec![PluginSpec::new("validator-jobspec", World::Validator)],
         ..HostConfig::default()
     }
 }
 
 fn jobspec() -> Arc<str> {
-    let environment: serde_json::Map<String, Value> =
-        (0..25).map(|n| (format!("VARIABLE_{n}"), json!("/usr/local/bin:/usr/bin:/bin:/some/longer/path"))).collect();
+    let environment: serde_json::Map<String, Value> = (0..25)
+        .map(|n| {
+            (
+                format!("VARIABLE_{n}"),
+                json!("/usr/local/bin:/usr/bin:/bin:/some/longer/path"),
+            )
+        })
+        .collect();
     let jobspec = json!({
         "resources": [{"type": "slot", "count": 1, "with": [{"type": "core", "count": 1}], "label": "task"}],
         "tasks": [{"command": ["true"], "slot": "task", "count": {"per_slot": 1}}],
@@ -60,7 +77,12 @@ fn batch(size: u64, jobspec: &Arc<str>) -> Vec<Command> {
         novalidate: false,
         jobspec: jobspec.clone(),
     };
-    (0..size).map(|token| Command::Ingest { token, job: Box::new(job()) }).collect()
+    (0..size)
+        .map(|token| Command::Ingest {
+            token,
+            job: Box::new(job()),
+        })
+        .collect()
 }
 
 /// Returns microseconds of each of `count` in the best of several runs.
@@ -78,8 +100,14 @@ fn load(dir: &std::path::Path) {
     let cold = Instant::now();
     drop(PolicyHost::inline(ingest_config(dir, &[])).expect("load"));
     let cold = cold.elapsed();
-    let warm = best(1, || drop(PolicyHost::inline(ingest_config(dir, &[])).expect("load")));
-    println!("load one component: first {:.2} ms, then {:.2} ms", cold.as_secs_f64() * 1e3, warm / 1e3);
+    let warm = best(1, || {
+        drop(PolicyHost::inline(ingest_config(dir, &[])).expect("load"))
+    });
+    println!(
+        "load one component: first {:.2} ms, then {:.2} ms",
+        cold.as_secs_f64() * 1e3,
+        warm / 1e3
+    );
 }
 
 fn inline(config: &HostConfig, name: &str) {
@@ -93,12 +121,16 @@ fn inline(config: &HostConfig, name: &str) {
             host.receive(&mut answers);
         }
     });
-    println!("ingest inline, {name}, {} byte jobspec: {us:.2} us/job", jobspec.len());
+    println!(
+        "ingest inline, {name}, {} byte jobspec: {us:.2} us/job",
+        jobspec.len()
+    );
 }
 
 fn threaded(config: &HostConfig, size: u32) {
     let (wake, woken) = mpsc::channel();
-    let mut host = PolicyHost::spawn(config.clone(), Box::new(move || wake.send(()).unwrap_or(()))).expect("start");
+    let mut host =
+        PolicyHost::spawn(config.clone(), Box::new(move || wake.send(()).unwrap_or(()))).expect("start");
     let jobspec = jobspec();
     let mut answers = Vec::new();
     let us = best(400 * size, || {
@@ -109,12 +141,18 @@ fn threaded(config: &HostConfig, size: u32) {
                 woken.recv().expect("thread");
                 answers.clear();
                 host.receive(&mut answers);
-                let ends = answers.iter().filter(|answer| matches!(answer, Answer::Ingest { .. })).count();
+                let ends = answers
+                    .iter()
+                    .filter(|answer| matches!(answer, Answer::Ingest { .. }))
+                    .count();
                 missing = missing.saturating_sub(u32::try_from(ends).unwrap_or(u32::MAX));
             }
         }
     });
-    println!("ingest on the policy thread, batches of {size}: {us:.2} us/job ({:.1} us/round trip)", us * f64::from(size));
+    println!(
+        "ingest on the policy thread, batches of {size}: {us:.2} us/job ({:.1} us/round trip)",
+        us * f64::from(size)
+    );
 }
 
 fn r(ranks: u32, cores: u32) -> Value {
@@ -126,31 +164,56 @@ fn r(ranks: u32, cores: u32) -> Value {
 /// Keeps 1000 nodes full with jobs of one core while 1000 more wait.
 fn scheduler(dir: &std::path::Path, name: Option<&str>) {
     let scheduler = name.map(|name| PluginSpec::new(name, World::Scheduler));
-    let mut host =
-        PolicyHost::inline(HostConfig { dir: dir.to_owned(), scheduler, ..HostConfig::default() }).expect("load");
+    let mut host = PolicyHost::inline(HostConfig {
+        dir: dir.to_owned(),
+        scheduler,
+        ..HostConfig::default()
+    })
+    .expect("load");
     let mut answers = Vec::new();
     let submit = |id| {
-        let request = Request { nslots: 1, cores_per_slot: 1, ..Request::default() };
-        Command::Sched(SchedCommand::Submit(Box::new(Submit { id, priority: 16, userid: 1, t_submit: 0.0, request })))
+        let request = Request {
+            nslots: 1,
+            cores_per_slot: 1,
+            ..Request::default()
+        };
+        Command::Sched(SchedCommand::Submit(Box::new(Submit {
+            id,
+            priority: 16,
+            userid: 1,
+            t_submit: 0.0,
+            request,
+        })))
     };
     let mut first: Vec<Command> = (0..49_000).map(submit).collect();
-    first.insert(0, Command::Sched(SchedCommand::Define { r: r(1000, 48).to_string().into() }));
+    first.insert(
+        0,
+        Command::Sched(SchedCommand::Define {
+            r: r(1000, 48).to_string().into(),
+        }),
+    );
     host.send(1.0, first).expect("send");
     let (mut next, mut done) = (49_000_u64, 0_u64);
     let us = best(6400, || {
         for _ in 0..100 {
             let mut commands: Vec<Command> = (next..next + 64).map(submit).collect();
-            commands.extend((done..done + 64).map(|id| Command::Sched(SchedCommand::Free { id, ranks: None })));
+            commands
+                .extend((done..done + 64).map(|id| Command::Sched(SchedCommand::Free { id, ranks: None })));
             next += 64;
             done += 64;
             host.send(2.0, commands).expect("send");
             answers.clear();
             host.receive(&mut answers);
-            let count = answers.iter().filter(|a| matches!(a, Answer::Sched(SchedAnswer::Alloc { .. }))).count();
+            let count = answers
+                .iter()
+                .filter(|a| matches!(a, Answer::Sched(SchedAnswer::Alloc { .. })))
+                .count();
             assert!(count >= 64, "{count}");
         }
     });
-    println!("scheduler {name:?}, 1000 x 48, 1000 pending, batches of 64: {us:.2} us per submit, free and allocation");
+    println!(
+        "scheduler {name:?}, 1000 x 48, 1000 pending, batches of 64: {us:.2} us per submit, free and allocation"
+    );
 }
 
 /// Fills a pool with jobs of one core and measures one allocation and release in it.
@@ -158,7 +221,11 @@ fn pool(ranks: u32, cores: u32) {
     let begun = Instant::now();
     let mut pool = ResourcePool::from_r(&r(ranks, cores)).expect("R");
     let made = begun.elapsed();
-    let one = Request { nslots: 1, cores_per_slot: 1, ..Request::default() };
+    let one = Request {
+        nslots: 1,
+        cores_per_slot: 1,
+        ..Request::default()
+    };
     let total = u64::from(ranks) * u64::from(cores);
     for id in 0..total {
         pool.allocate(id, &one, 1.0).expect("room");
@@ -179,7 +246,12 @@ fn pool(ranks: u32, cores: u32) {
     for id in 0..total {
         pool.free(id, None);
     }
-    let nodes = Request { nnodes: ranks / 2, nslots: ranks / 2, cores_per_slot: 1, ..Request::default() };
+    let nodes = Request {
+        nnodes: ranks / 2,
+        nslots: ranks / 2,
+        cores_per_slot: 1,
+        ..Request::default()
+    };
     let half = best(1, || {
         pool.allocate(0, &nodes, 1.0).expect("room");
         pool.free(0, None);

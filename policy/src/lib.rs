@@ -17,7 +17,9 @@ pub mod pool;
 mod sched;
 
 pub use error::PolicyError;
-pub use host::{Accepted, Answer, Command, HostConfig, IngestJob, LogRecord, PolicyHost, Refusal, SendError, Wake};
+pub use host::{
+    Accepted, Answer, Command, HostConfig, IngestJob, LogRecord, PolicyHost, Refusal, SendError, Wake,
+};
 pub use load::Manifest;
 pub use plugin::{Limits, OnFailure, PluginSpec, WIT_VERSIONS, World};
 pub use sched::{SchedAnswer, SchedCommand, SchedEngine, Submit};

@@ -42,7 +42,11 @@ pub struct Manifest {
 }
 
 /// Loads a plugin's compiled code from `dir`.
-pub(crate) fn load(engine: &Engine, dir: &Path, spec: &PluginSpec) -> Result<(Component, Manifest), PolicyError> {
+pub(crate) fn load(
+    engine: &Engine,
+    dir: &Path,
+    spec: &PluginSpec,
+) -> Result<(Component, Manifest), PolicyError> {
     check_name(&spec.name)?;
     let place = open(dir)?;
     check(dir, &place.1)?;
@@ -51,7 +55,11 @@ pub(crate) fn load(engine: &Engine, dir: &Path, spec: &PluginSpec) -> Result<(Co
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|source| PolicyError::Manifest { path, source })?;
     if manifest.world != spec.world {
-        return Err(PolicyError::World { name: spec.name.clone(), wanted: spec.world, found: manifest.world });
+        return Err(PolicyError::World {
+            name: spec.name.clone(),
+            wanted: spec.world,
+            found: manifest.world,
+        });
     }
     if !WIT_VERSIONS.contains(&manifest.wit.as_str()) {
         return Err(PolicyError::Version {
@@ -64,15 +72,24 @@ pub(crate) fn load(engine: &Engine, dir: &Path, spec: &PluginSpec) -> Result<(Co
     let code = read(&path, CODE_BYTES_MAX)?;
     let found = hex(&Sha256::digest(&code));
     if found != manifest.cwasm_sha256 {
-        return Err(PolicyError::Hash { path, expected: manifest.cwasm_sha256, found });
+        return Err(PolicyError::Hash {
+            path,
+            expected: manifest.cwasm_sha256,
+            found,
+        });
     }
-    let component = deserialize(engine, &code)
-        .map_err(|source| PolicyError::Load { name: spec.name.clone(), source })?;
+    let component = deserialize(engine, &code).map_err(|source| PolicyError::Load {
+        name: spec.name.clone(),
+        source,
+    })?;
     Ok((component, manifest))
 }
 
 /// Makes a component of code that was verified by [`load`].
-#[expect(unsafe_code, reason = "precompiled code is the only kind that the broker runs")]
+#[expect(
+    unsafe_code,
+    reason = "precompiled code is the only kind that the broker runs"
+)]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the bytes must be what `Component::serialize` of this version of wasmtime made, unchanged. They were read from a file that only
     // root or this user can write, in such a directory, and hash to what the manifest beside it names, which the build wrote
@@ -90,7 +107,10 @@ fn check_name(name: &str) -> Result<(), PolicyError> {
 }
 
 fn open(path: &Path) -> Result<(File, Metadata), PolicyError> {
-    let error = |source| PolicyError::Io { path: path.to_owned(), source };
+    let error = |source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(error)?;
     let metadata = file.metadata().map_err(error)?;
     Ok((file, metadata))
@@ -106,14 +126,20 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), PolicyError> {
     } else {
         return Ok(());
     };
-    Err(PolicyError::Unsafe { path: path.to_owned(), problem })
+    Err(PolicyError::Unsafe {
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// Reads a whole file after checking it, on the same descriptor.
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PolicyError> {
     let (file, metadata) = open(path)?;
     check(path, &metadata)?;
-    let unsafe_file = |problem| PolicyError::Unsafe { path: path.to_owned(), problem };
+    let unsafe_file = |problem| PolicyError::Unsafe {
+        path: path.to_owned(),
+        problem,
+    };
     if !metadata.is_file() {
         return Err(unsafe_file("is no regular file"));
     }
@@ -123,15 +149,20 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PolicyError> {
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     file.take(bytes_max)
         .read_to_end(&mut bytes)
-        .map_err(|source| PolicyError::Io { path: path.to_owned(), source })?;
+        .map_err(|source| PolicyError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(bytes)
 }
 
 /// Returns bytes in hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

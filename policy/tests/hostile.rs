@@ -1,5 +1,10 @@
 //! Does a guest that loops, eats memory, traps or floods cost its own call and nothing else?
-#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
 
 mod common;
 
@@ -10,8 +15,14 @@ use common::{hostile_config, ingest};
 use flux_policy::{Answer, Command, Limits, OnFailure, PluginSpec, PolicyError, PolicyHost, World};
 
 fn spec() -> PluginSpec {
-    let limits = Limits { deadline: Duration::from_millis(50), ..Limits::default() };
-    PluginSpec { limits, ..PluginSpec::new("validator-hostile", World::Validator) }
+    let limits = Limits {
+        deadline: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    PluginSpec {
+        limits,
+        ..PluginSpec::new("validator-hostile", World::Validator)
+    }
 }
 
 #[test]
@@ -28,16 +39,36 @@ fn each_failure_ends_one_call_and_names_the_plugin() {
         let begun = Instant::now();
         let (end, logs) = ingest(&mut host, 1.0, command);
         let refusal = end.unwrap_err();
-        assert_eq!((&*refusal.plugin, refusal.errnum), ("validator-hostile", 5), "{command}");
+        assert_eq!(
+            (&*refusal.plugin, refusal.errnum),
+            ("validator-hostile", 5),
+            "{command}"
+        );
         let head = "plugin validator-hostile failed in validate: ";
-        assert!(refusal.text.starts_with(head) && refusal.text.contains(reason), "{command}: {}", refusal.text);
-        assert!(logs.iter().any(|log| log.level == 3 && &*log.plugin == "validator-hostile" && log.message == refusal.text));
-        assert!(begun.elapsed() < Duration::from_secs(20), "{command} took {:?}", begun.elapsed());
+        assert!(
+            refusal.text.starts_with(head) && refusal.text.contains(reason),
+            "{command}: {}",
+            refusal.text
+        );
+        assert!(
+            logs.iter().any(|log| log.level == 3
+                && &*log.plugin == "validator-hostile"
+                && log.message == refusal.text)
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{command} took {:?}",
+            begun.elapsed()
+        );
         // the next call has a new instance and works
         let (end, _) = ingest(&mut host, 1.0, "calls");
         assert_eq!(end.unwrap_err().text, "1", "after {command}");
     }
-    assert_eq!(ingest(&mut host, 1.0, "calls").0.unwrap_err().text, "2", "an instance lives on while it behaves");
+    assert_eq!(
+        ingest(&mut host, 1.0, "calls").0.unwrap_err().text,
+        "2",
+        "an instance lives on while it behaves"
+    );
 }
 
 #[test]
@@ -57,14 +88,21 @@ fn log_floods_are_cut_and_counted() {
     assert_eq!(lines().count(), 100);
     assert!(lines().all(|log| !log.message.contains('\n') && log.message.starts_with("line ")));
     let (_, logs) = ingest(&mut host, 11.5, "fine");
-    assert!(logs.iter().any(|log| log.message == "99900 log messages dropped: too many in a second"), "{logs:?}");
+    assert!(
+        logs.iter()
+            .any(|log| log.message == "99900 log messages dropped: too many in a second"),
+        "{logs:?}"
+    );
     let (_, logs) = ingest(&mut host, 13.0, "huge-log");
     assert_eq!(logs[0].message.len(), 1024);
 }
 
 #[test]
 fn fail_open_lets_the_submission_pass() {
-    let open = PluginSpec { on_failure: OnFailure::Open, ..spec() };
+    let open = PluginSpec {
+        on_failure: OnFailure::Open,
+        ..spec()
+    };
     let mut host = PolicyHost::inline(hostile_config(open)).unwrap();
     let (end, logs) = ingest(&mut host, 1.0, "trap");
     assert!(end.is_ok());
@@ -81,17 +119,33 @@ fn a_plugin_that_cannot_be_configured_is_not_loaded() {
         PolicyHost::inline(config).unwrap_err()
     };
     assert!(matches!(load("refuse"), PolicyError::Refused { errnum: 1, .. }));
-    assert!(matches!(load("trap"), PolicyError::Trapped { function: "configure", .. }));
+    assert!(matches!(
+        load("trap"),
+        PolicyError::Trapped {
+            function: "configure",
+            ..
+        }
+    ));
 }
 
 #[test]
 fn a_trap_while_reconfiguring_refuses_the_change() {
     let mut host = PolicyHost::inline(hostile_config(spec())).unwrap();
     let config = Arc::from(r#"{"hostile":{"configure":"trap"}}"#);
-    host.send(1.0, vec![Command::Configure { token: 1, config }]).unwrap();
+    host.send(1.0, vec![Command::Configure { token: 1, config }])
+        .unwrap();
     let mut answers = Vec::new();
     host.receive(&mut answers);
-    assert!(answers.iter().any(|answer| matches!(answer, Answer::Configured { token: 1, result: Err(_) })), "{answers:?}");
+    assert!(
+        answers.iter().any(|answer| matches!(
+            answer,
+            Answer::Configured {
+                token: 1,
+                result: Err(_)
+            }
+        )),
+        "{answers:?}"
+    );
     assert!(ingest(&mut host, 1.0, "fine").0.is_ok());
 }
 
@@ -102,7 +156,13 @@ fn the_thread_goes_on_after_a_loop() {
     let wake = move || send.send(()).unwrap_or(());
     let mut host = PolicyHost::spawn(hostile_config(spec()), Box::new(wake)).unwrap();
     let batch = ["loop", "fine", "bomb", "fine"];
-    let batch = (0..).zip(batch).map(|(token, text)| Command::Ingest { token, job: common::job(text) }).collect();
+    let batch = (0..)
+        .zip(batch)
+        .map(|(token, text)| Command::Ingest {
+            token,
+            job: common::job(text),
+        })
+        .collect();
     host.send(1.0, batch).unwrap();
     let mut ends = Vec::new();
     while ends.len() < 4 {

@@ -1,5 +1,10 @@
 //! Is compiled code refused unless nobody else could have written it and it is what the manifest says?
-#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
 
 mod common;
 
@@ -23,7 +28,10 @@ fn copy() -> tempfile::TempDir {
 }
 
 fn load(dir: &Path, spec: PluginSpec) -> Result<PolicyHost, PolicyError> {
-    let mut config = HostConfig { dir: dir.to_owned(), ..HostConfig::default() };
+    let mut config = HostConfig {
+        dir: dir.to_owned(),
+        ..HostConfig::default()
+    };
     match spec.world {
         World::Validator => config.validators.push(spec),
         World::Frobnicator => config.frobnicators.push(spec),
@@ -58,7 +66,10 @@ fn writable_by_others_is_refused() {
     ] {
         fs::set_permissions(&path, Permissions::from_mode(bad)).unwrap();
         let error = load(dir.path(), validator()).unwrap_err();
-        assert!(matches!(&error, PolicyError::Unsafe { path: named, .. } if *named == path), "{error}");
+        assert!(
+            matches!(&error, PolicyError::Unsafe { path: named, .. } if *named == path),
+            "{error}"
+        );
         fs::set_permissions(&path, Permissions::from_mode(good)).unwrap();
     }
     assert!(load(dir.path(), validator()).is_ok());
@@ -74,7 +85,10 @@ fn changed_or_cut_code_is_refused() {
     flipped[middle] ^= 1;
     for bad in [&flipped[..], &code[..middle], &[]] {
         fs::write(&path, bad).unwrap();
-        assert!(matches!(load(dir.path(), validator()), Err(PolicyError::Hash { .. })));
+        assert!(matches!(
+            load(dir.path(), validator()),
+            Err(PolicyError::Hash { .. })
+        ));
     }
     // a hash that fits does not make it code of this engine
     fs::write(&path, "no code at all").unwrap();
@@ -82,33 +96,56 @@ fn changed_or_cut_code_is_refused() {
         Err(PolicyError::Hash { found, .. }) => found,
         other => panic!("{other:?}"),
     };
-    edit_manifest(dir.path(), |manifest| manifest["cwasm_sha256"] = found.clone().into());
+    edit_manifest(dir.path(), |manifest| {
+        manifest["cwasm_sha256"] = found.clone().into()
+    });
     let error = load(dir.path(), validator()).unwrap_err();
-    assert!(matches!(&error, PolicyError::Load { name, .. } if name == NAME), "{error}");
+    assert!(
+        matches!(&error, PolicyError::Load { name, .. } if name == NAME),
+        "{error}"
+    );
 }
 
 #[test]
 fn wrong_world_version_or_name_is_refused_and_named() {
     let dir = copy();
     let error = load(dir.path(), PluginSpec::new(NAME, World::Scheduler)).unwrap_err();
-    assert_eq!(error.to_string(), "plugin validator-jobspec is a validator, not a scheduler");
+    assert_eq!(
+        error.to_string(),
+        "plugin validator-jobspec is a validator, not a scheduler"
+    );
     edit_manifest(dir.path(), |manifest| manifest["wit"] = "9.0.0".into());
     let error = load(dir.path(), validator()).unwrap_err();
-    assert_eq!(error.to_string(), "plugin validator-jobspec was built for flux:policy@9.0.0; this host speaks 0.1.0");
+    assert_eq!(
+        error.to_string(),
+        "plugin validator-jobspec was built for flux:policy@9.0.0; this host speaks 0.1.0"
+    );
     // a manifest that lies about the world: the code has not what the world needs
     edit_manifest(dir.path(), |manifest| {
         manifest["wit"] = "0.1.0".into();
         manifest["world"] = "frobnicator".into();
     });
     let error = load(dir.path(), PluginSpec::new(NAME, World::Frobnicator)).unwrap_err();
-    assert!(matches!(&error, PolicyError::Export { function, .. } if function.contains("frobnicate")), "{error}");
+    assert!(
+        matches!(&error, PolicyError::Export { function, .. } if function.contains("frobnicate")),
+        "{error}"
+    );
     // and a scheduler's pool is not granted to a validator, the other way round jobs is not
     edit_manifest(dir.path(), |manifest| manifest["world"] = "scheduler".into());
     let error = load(dir.path(), PluginSpec::new(NAME, World::Scheduler)).unwrap_err();
-    assert!(format!("{error:?}").contains("flux:policy/jobs@0.1.0"), "{error:?}");
+    assert!(
+        format!("{error:?}").contains("flux:policy/jobs@0.1.0"),
+        "{error:?}"
+    );
     for name in ["../x", "", ".hidden", "a/b", "a\0b"] {
-        assert!(matches!(load(dir.path(), PluginSpec::new(name, World::Validator)), Err(PolicyError::Name(_))));
+        assert!(matches!(
+            load(dir.path(), PluginSpec::new(name, World::Validator)),
+            Err(PolicyError::Name(_))
+        ));
     }
     fs::write(dir.path().join(format!("{NAME}.json")), "{}").unwrap();
-    assert!(matches!(load(dir.path(), validator()), Err(PolicyError::Manifest { .. })));
+    assert!(matches!(
+        load(dir.path(), validator()),
+        Err(PolicyError::Manifest { .. })
+    ));
 }

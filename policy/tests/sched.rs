@@ -1,5 +1,10 @@
 //! Does a scheduler component give the right jobs the right resources, and does a bad one do no harm?
-#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail the test")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
 
 mod common;
 
@@ -9,19 +14,28 @@ use common::{hostile_config, policies};
 use flux_formats::idset::IdSet;
 use flux_policy::pool::{Constraint, Request, ranks_of};
 use flux_policy::{
-    Answer, Command, HostConfig, LogRecord, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, SchedEngine, Submit, World,
+    Answer, Command, HostConfig, LogRecord, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, SchedEngine,
+    Submit, World,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn fcfs() -> PolicyHost {
     let scheduler = Some(PluginSpec::new("sched-fcfs", World::Scheduler));
-    PolicyHost::inline(HostConfig { dir: policies(false), scheduler, ..HostConfig::default() }).unwrap()
+    PolicyHost::inline(HostConfig {
+        dir: policies(false),
+        scheduler,
+        ..HostConfig::default()
+    })
+    .unwrap()
 }
 
 fn hostile(mode: &str) -> PolicyHost {
     let mut config = hostile_config(PluginSpec {
-        limits: flux_policy::Limits { deadline: std::time::Duration::from_millis(30), ..Default::default() },
+        limits: flux_policy::Limits {
+            deadline: std::time::Duration::from_millis(30),
+            ..Default::default()
+        },
         ..PluginSpec::new("sched-hostile", World::Scheduler)
     });
     config.config = json!({"hostile": {"sched": mode}}).to_string().into();
@@ -29,7 +43,8 @@ fn hostile(mode: &str) -> PolicyHost {
 }
 
 fn send(host: &mut PolicyHost, now: f64, commands: Vec<SchedCommand>) -> (Vec<SchedAnswer>, Vec<LogRecord>) {
-    host.send(now, commands.into_iter().map(Command::Sched).collect()).unwrap();
+    host.send(now, commands.into_iter().map(Command::Sched).collect())
+        .unwrap();
     let mut answers = Vec::new();
     host.receive(&mut answers);
     let mut logs = Vec::new();
@@ -48,12 +63,24 @@ fn define(ranks: u32, cores: u32) -> SchedCommand {
     let r = json!({"version": 1, "execution": {"R_lite": [
         {"rank": IdSet::first_n(ranks).to_string(), "children": {"core": IdSet::first_n(cores).to_string()}}],
         "starttime": 0.0, "expiration": 0.0, "nodelist": [format!("n[0-{}]", ranks - 1)]}});
-    SchedCommand::Define { r: r.to_string().into() }
+    SchedCommand::Define {
+        r: r.to_string().into(),
+    }
 }
 
 fn submit(id: u64, priority: u64, nslots: u32) -> SchedCommand {
-    let request = Request { nslots, cores_per_slot: 1, ..Request::default() };
-    SchedCommand::Submit(Box::new(Submit { id, priority, userid: 1, t_submit: 0.0, request }))
+    let request = Request {
+        nslots,
+        cores_per_slot: 1,
+        ..Request::default()
+    };
+    SchedCommand::Submit(Box::new(Submit {
+        id,
+        priority,
+        userid: 1,
+        t_submit: 0.0,
+        request,
+    }))
 }
 
 fn free(id: u64) -> SchedCommand {
@@ -75,7 +102,11 @@ fn short(answers: &[SchedAnswer]) -> String {
 #[test]
 fn first_come_first_served() {
     let mut host = fcfs();
-    let (answers, _) = send(&mut host, 5.5, vec![define(4, 2), submit(1, 16, 4), submit(2, 16, 3), submit(3, 16, 4)]);
+    let (answers, _) = send(
+        &mut host,
+        5.5,
+        vec![define(4, 2), submit(1, 16, 4), submit(2, 16, 3), submit(3, 16, 4)],
+    );
     assert_eq!(short(&answers), "R +1 +2");
     assert_eq!(
         answers[1],
@@ -89,17 +120,54 @@ fn first_come_first_served() {
     assert_eq!(short(&send(&mut host, 6.0, vec![submit(4, 16, 1)]).0), "");
     assert_eq!(short(&send(&mut host, 6.0, vec![submit(5, 17, 1)]).0), "+5");
     assert_eq!(short(&send(&mut host, 7.0, vec![free(5)]).0), "");
-    assert_eq!(short(&send(&mut host, 7.0, vec![SchedCommand::Prioritize(vec![(4, 20), (77, 1)])]).0), "+4");
+    assert_eq!(
+        short(
+            &send(
+                &mut host,
+                7.0,
+                vec![SchedCommand::Prioritize(vec![(4, 20), (77, 1)])]
+            )
+            .0
+        ),
+        "+4"
+    );
     assert_eq!(short(&send(&mut host, 7.0, vec![free(1)]).0), "+3");
-    assert_eq!(short(&send(&mut host, 8.0, vec![submit(6, 16, 8), SchedCommand::Cancel { id: 6 }]).0), "-6");
-    assert_eq!(short(&send(&mut host, 8.0, vec![SchedCommand::Cancel { id: 6 }, SchedCommand::Cancel { id: 3 }]).0), "");
-    assert_eq!(short(&send(&mut host, 9.0, vec![submit(7, 16, 9), submit(3, 16, 1)]).0), "!7 !3");
+    assert_eq!(
+        short(
+            &send(
+                &mut host,
+                8.0,
+                vec![submit(6, 16, 8), SchedCommand::Cancel { id: 6 }]
+            )
+            .0
+        ),
+        "-6"
+    );
+    assert_eq!(
+        short(
+            &send(
+                &mut host,
+                8.0,
+                vec![SchedCommand::Cancel { id: 6 }, SchedCommand::Cancel { id: 3 }]
+            )
+            .0
+        ),
+        ""
+    );
+    assert_eq!(
+        short(&send(&mut host, 9.0, vec![submit(7, 16, 9), submit(3, 16, 1)]).0),
+        "!7 !3"
+    );
 }
 
 #[test]
 fn a_job_may_come_back_in_the_same_batch() {
     let mut host = fcfs();
-    send(&mut host, 1.0, vec![define(1, 2), submit(1, 16, 2), submit(2, 16, 1)]);
+    send(
+        &mut host,
+        1.0,
+        vec![define(1, 2), submit(1, 16, 2), submit(2, 16, 1)],
+    );
     let again = vec![SchedCommand::Cancel { id: 2 }, submit(2, 16, 2), free(1)];
     assert_eq!(short(&send(&mut host, 2.0, again).0), "-2 +2");
 }
@@ -108,28 +176,70 @@ fn a_job_may_come_back_in_the_same_batch() {
 fn resources_come_and_go() {
     let mut host = fcfs();
     let ranks = |text: &str| text.parse::<IdSet>().unwrap();
-    assert_eq!(short(&send(&mut host, 1.0, vec![submit(1, 16, 1), submit(2, 16, 99)]).0), "", "nothing is known yet");
+    assert_eq!(
+        short(&send(&mut host, 1.0, vec![submit(1, 16, 1), submit(2, 16, 99)]).0),
+        "",
+        "nothing is known yet"
+    );
     let start = vec![define(2, 2), SchedCommand::Down(ranks("0-1"))];
     assert_eq!(short(&send(&mut host, 1.0, start).0), "!2 R");
-    assert_eq!(short(&send(&mut host, 2.0, vec![SchedCommand::Up(ranks("1"))]).0), "+1");
+    assert_eq!(
+        short(&send(&mut host, 2.0, vec![SchedCommand::Up(ranks("1"))]).0),
+        "+1"
+    );
     send(&mut host, 2.0, vec![submit(3, 16, 3)]);
-    assert_eq!(short(&send(&mut host, 3.0, vec![SchedCommand::Shrink(ranks("0"))]).0), "!3");
+    assert_eq!(
+        short(&send(&mut host, 3.0, vec![SchedCommand::Shrink(ranks("0"))]).0),
+        "!3"
+    );
     let running = json!({"version": 1, "execution": {"R_lite": [{"rank": "1", "children": {"core": "1"}}]}});
-    let adopt = |id| SchedCommand::Adopt { id, r: running.to_string().into() };
-    let (answers, _) = send(&mut host, 4.0, vec![adopt(8), adopt(9), SchedCommand::Status { token: 5 }]);
+    let adopt = |id| SchedCommand::Adopt {
+        id,
+        r: running.to_string().into(),
+    };
+    let (answers, _) = send(
+        &mut host,
+        4.0,
+        vec![adopt(8), adopt(9), SchedCommand::Status { token: 5 }],
+    );
     match &answers[..] {
-        [SchedAnswer::AdoptFailed { id: 9, note }, SchedAnswer::Status { token: 5, all, down, allocated }] => {
+        [
+            SchedAnswer::AdoptFailed { id: 9, note },
+            SchedAnswer::Status {
+                token: 5,
+                all,
+                down,
+                allocated,
+            },
+        ] => {
             assert_eq!(note, "rank 1 of R has a core or GPU that another job holds");
             let ranks_in = |r: &str| ranks_of(&serde_json::from_str(r).unwrap()).unwrap().to_string();
-            assert_eq!((ranks_in(all), ranks_in(down), ranks_in(allocated)), ("1".into(), String::new(), "1".into()));
+            assert_eq!(
+                (ranks_in(all), ranks_in(down), ranks_in(allocated)),
+                ("1".into(), String::new(), "1".into())
+            );
             assert!(allocated.contains(r#""core":"0-1""#));
         }
         other => panic!("{other:?}"),
     }
     let constraint = Some(Constraint::from_json(&json!({"ranks": ["0"]})).unwrap());
-    let request = Request { nslots: 1, cores_per_slot: 1, constraint, ..Request::default() };
-    let (answers, _) = send(&mut host, 4.0, vec![SchedCommand::CheckFeasible { token: 6, request: Box::new(request) }]);
-    assert!(matches!(&answers[..], [SchedAnswer::Feasible { token: 6, result: Err(text) }] if text.starts_with("unsatisfiable request")));
+    let request = Request {
+        nslots: 1,
+        cores_per_slot: 1,
+        constraint,
+        ..Request::default()
+    };
+    let (answers, _) = send(
+        &mut host,
+        4.0,
+        vec![SchedCommand::CheckFeasible {
+            token: 6,
+            request: Box::new(request),
+        }],
+    );
+    assert!(
+        matches!(&answers[..], [SchedAnswer::Feasible { token: 6, result: Err(text) }] if text.starts_with("unsatisfiable request"))
+    );
 }
 
 #[test]
@@ -144,7 +254,11 @@ fn a_queue_longer_than_the_budget_of_a_call_is_worked_off() {
 #[test]
 fn a_liar_gets_nothing_twice() {
     let mut host = hostile("lie");
-    let (answers, logs) = send(&mut host, 1.0, vec![define(1, 4), submit(1, 16, 2), submit(2, 16, 2), submit(3, 16, 2)]);
+    let (answers, logs) = send(
+        &mut host,
+        1.0,
+        vec![define(1, 4), submit(1, 16, 2), submit(2, 16, 2), submit(3, 16, 2)],
+    );
     assert_eq!(short(&answers), "R +1 +2");
     assert!(logs.iter().all(|log| log.level > 3), "{logs:?}");
     assert_eq!(short(&send(&mut host, 2.0, vec![free(1)]).0), "+3");
@@ -157,16 +271,29 @@ fn what_was_decided_before_a_trap_stands_and_the_rest_is_replayed() {
     let (answers, logs) = send(&mut host, 1.0, [define(1, 4)].into_iter().chain(batch).collect());
     // it serves the last id it knows and dies: every job is served once, by an instance of its own
     assert_eq!(short(&answers), "R +4 +3 +2 +1");
-    assert!(logs.iter().any(|log| log.level == 3 && log.message.contains("sched-hostile failed in schedule: panic or abort")));
+    assert!(logs.iter().any(|log| {
+        log.level == 3
+            && log
+                .message
+                .contains("sched-hostile failed in schedule: panic or abort")
+    }));
 }
 
 #[test]
 fn repeated_traps_lead_to_the_built_in_order() {
     for mode in ["trap", "loop"] {
         let mut host = hostile(mode);
-        let (answers, logs) = send(&mut host, 1.0, vec![define(1, 4), submit(1, 16, 2), submit(2, 17, 2), submit(3, 16, 1)]);
+        let (answers, logs) = send(
+            &mut host,
+            1.0,
+            vec![define(1, 4), submit(1, 16, 2), submit(2, 17, 2), submit(3, 16, 1)],
+        );
         assert_eq!(short(&answers), "R +2 +1", "{mode}");
-        assert!(logs.iter().any(|log| log.level == 2 && log.message.contains("going on without it")), "{logs:?}");
+        assert!(
+            logs.iter()
+                .any(|log| log.level == 2 && log.message.contains("going on without it")),
+            "{logs:?}"
+        );
         assert_eq!(short(&send(&mut host, 2.0, vec![free(1)]).0), "+3");
     }
 }
@@ -199,16 +326,35 @@ fn commands(steps: &[Step], next: &mut u64) -> Vec<SchedCommand> {
     let mut commands = Vec::new();
     for step in steps {
         match *step {
-            Step::Submit { priority, nslots, nodes } => {
+            Step::Submit {
+                priority,
+                nslots,
+                nodes,
+            } => {
                 let nnodes = if nodes { nslots.min(4) } else { 0 };
                 let nslots = if nodes { nnodes } else { nslots };
-                let request = Request { nnodes, nslots, cores_per_slot: 1, ..Request::default() };
-                commands.push(SchedCommand::Submit(Box::new(Submit { id: *next, priority, userid: 1, t_submit: 0.0, request })));
+                let request = Request {
+                    nnodes,
+                    nslots,
+                    cores_per_slot: 1,
+                    ..Request::default()
+                };
+                commands.push(SchedCommand::Submit(Box::new(Submit {
+                    id: *next,
+                    priority,
+                    userid: 1,
+                    t_submit: 0.0,
+                    request,
+                })));
                 *next += 1;
             }
-            Step::Cancel(id) => commands.push(SchedCommand::Cancel { id: id % (*next).max(1) }),
+            Step::Cancel(id) => commands.push(SchedCommand::Cancel {
+                id: id % (*next).max(1),
+            }),
             Step::Free(id) => commands.push(free(id % (*next).max(1))),
-            Step::Prioritize(id, priority) => commands.push(SchedCommand::Prioritize(vec![(id % (*next).max(1), priority)])),
+            Step::Prioritize(id, priority) => {
+                commands.push(SchedCommand::Prioritize(vec![(id % (*next).max(1), priority)]))
+            }
             Step::Up(rank) => commands.push(SchedCommand::Up(IdSet::from(rank))),
             Step::Down(rank) => commands.push(SchedCommand::Down(IdSet::from(rank))),
         }

@@ -9,7 +9,10 @@ pub(super) fn hostname(attrs: &Attrs) -> String {
     if let Some(name) = attrs.get("hostname") {
         return name.to_owned();
     }
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Returns the address to listen at for peers on other hosts, by `tbon.interface-hint` (or the FLUX_IPADDR_*
@@ -21,7 +24,10 @@ pub(super) fn listen_address(attrs: &Attrs) -> Option<IpAddr> {
     } else if let Ok(interface) = std::env::var("FLUX_IPADDR_INTERFACE") {
         interface
     } else {
-        attrs.get("tbon.interface-hint").unwrap_or("default-route").to_owned()
+        attrs
+            .get("tbon.interface-hint")
+            .unwrap_or("default-route")
+            .to_owned()
     };
     match hint.as_str() {
         "default-route" => interface_address(&default_route_interface()?, v6),
@@ -35,7 +41,11 @@ pub(super) fn listen_address(attrs: &Attrs) -> Option<IpAddr> {
 
 fn resolve(name: &str, v6: bool) -> Option<IpAddr> {
     use std::net::ToSocketAddrs;
-    (name, 0).to_socket_addrs().ok()?.map(|addr| addr.ip()).find(|ip| ip.is_ipv6() == v6)
+    (name, 0)
+        .to_socket_addrs()
+        .ok()?
+        .map(|addr| addr.ip())
+        .find(|ip| ip.is_ipv6() == v6)
 }
 
 /// Returns the interface of the default IPv4 route from the kernel's table.
@@ -63,7 +73,10 @@ fn addresses() -> Vec<(String, IpAddr)> {
 }
 
 fn interface_address(name: &str, v6: bool) -> Option<IpAddr> {
-    addresses().into_iter().find(|(interface, ip)| interface == name && ip.is_ipv6() == v6).map(|(_, ip)| ip)
+    addresses()
+        .into_iter()
+        .find(|(interface, ip)| interface == name && ip.is_ipv6() == v6)
+        .map(|(_, ip)| ip)
 }
 
 /// Returns the IPv4 (else IPv6) address of an interface named in a configured URI.
@@ -92,7 +105,10 @@ mod tests {
 
     #[test]
     fn finds_loopback_by_network_and_by_name() {
-        assert_eq!(in_network("127.0.0.0".parse().unwrap(), 8), Some("127.0.0.1".parse().unwrap()));
+        assert_eq!(
+            in_network("127.0.0.0".parse().unwrap(), 8),
+            Some("127.0.0.1".parse().unwrap())
+        );
         assert_eq!(interface_address("lo", false), Some("127.0.0.1".parse().unwrap()));
         assert_eq!(in_network("203.0.113.0".parse().unwrap(), 24), None);
         assert_eq!(in_network("127.0.0.0".parse().unwrap(), 99), None);

@@ -50,7 +50,10 @@ fn expand(entries: &[HostEntry]) -> Result<Vec<Host>, BootError> {
             .map_err(|err| BootError::Config(format!("hosts: host = \"{}\": {err}", entry.host)))?;
         for name in names.iter() {
             let at = hosts.iter().position(|h| h.name == name).unwrap_or_else(|| {
-                hosts.push(Host { name: name.to_string(), ..Host::default() });
+                hosts.push(Host {
+                    name: name.to_string(),
+                    ..Host::default()
+                });
                 hosts.len() - 1
             });
             if let Some(host) = hosts.get_mut(at) {
@@ -72,7 +75,12 @@ fn parents(hosts: &[Host]) -> Result<Vec<u32>, BootError> {
                 .iter()
                 .position(|h| h.name == *parent)
                 .and_then(|at| u32::try_from(at).ok())
-                .ok_or_else(|| BootError::Config(format!("hosts: parent \"{parent}\" of {} is not a host", host.name))),
+                .ok_or_else(|| {
+                    BootError::Config(format!(
+                        "hosts: parent \"{parent}\" of {} is not a host",
+                        host.name
+                    ))
+                }),
         })
         .collect()
 }
@@ -90,11 +98,15 @@ fn fill(uri: &str, host: &str, port: Option<u16>) -> Result<Endpoint, BootError>
     {
         text = format!("tcp://{ip}:{port}");
     }
-    text.parse().map_err(|err: flux_zmtp::EndpointError| bad(err.to_string()))
+    text.parse()
+        .map_err(|err: flux_zmtp::EndpointError| bad(err.to_string()))
 }
 
 fn load_certificate(path: &str) -> Result<Keypair, BootError> {
-    let bad = |what: String| BootError::Certificate { path: path.to_owned(), what };
+    let bad = |what: String| BootError::Certificate {
+        path: path.to_owned(),
+        what,
+    };
     let file = std::fs::File::open(path).map_err(|err| bad(err.to_string()))?;
     let meta = file.metadata().map_err(|err| bad(err.to_string()))?;
     if meta.permissions().mode() & 0o077 != 0 {
@@ -102,7 +114,9 @@ fn load_certificate(path: &str) -> Result<Keypair, BootError> {
     }
     let text = std::io::read_to_string(file).map_err(|err| bad(err.to_string()))?;
     let certificate = Certificate::decode(&text).map_err(|err| bad(err.to_string()))?;
-    certificate.keypair().ok_or_else(|| bad("holds no secret key".to_owned()))
+    certificate
+        .keypair()
+        .ok_or_else(|| bad("holds no secret key".to_owned()))
 }
 
 pub(super) async fn boot(attrs: &Attrs, config: &Value) -> Result<Boot, BootError> {
@@ -114,7 +128,11 @@ pub(super) async fn boot(attrs: &Attrs, config: &Value) -> Result<Boot, BootErro
         .iter()
         .position(|host| host.name == hostname)
         .and_then(|at| u32::try_from(at).ok())
-        .ok_or_else(|| BootError::Config(format!("hosts: {hostname} is not in the list (attribute hostname)")))?;
+        .ok_or_else(|| {
+            BootError::Config(format!(
+                "hosts: {hostname} is not in the list (attribute hostname)"
+            ))
+        })?;
     let size = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
     let topology = if hosts.iter().any(|host| host.parent.is_some()) {
         Topology::custom(rank, parents(&hosts)?)?
@@ -124,11 +142,18 @@ pub(super) async fn boot(attrs: &Attrs, config: &Value) -> Result<Boot, BootErro
     let keypair = match &table.curve_cert {
         Some(path) => load_certificate(path)?,
         None if size == 1 => Keypair::generate()?,
-        None => return Err(BootError::Config("curve_cert is required when there is more than one host".to_owned())),
+        None => {
+            return Err(BootError::Config(
+                "curve_cert is required when there is more than one host".to_owned(),
+            ));
+        }
     };
     let endpoint_of = |rank: u32, bind: bool| -> Result<Endpoint, BootError> {
         let none = || BootError::Config(format!("rank {rank} has no entry in hosts"));
-        let host = usize::try_from(rank).ok().and_then(|at| hosts.get(at)).ok_or_else(none)?;
+        let host = usize::try_from(rank)
+            .ok()
+            .and_then(|at| hosts.get(at))
+            .ok_or_else(none)?;
         let (own, default, what) = if bind {
             (&host.bind, &table.default_bind, "bind")
         } else {
@@ -148,15 +173,32 @@ pub(super) async fn boot(attrs: &Attrs, config: &Value) -> Result<Boot, BootErro
             if *key != shared {
                 return Err(Refusal::UnknownKey);
             }
-            let rank = std::str::from_utf8(identity).ok().and_then(|text| text.parse::<u32>().ok());
-            if rank.is_some_and(|rank| children.contains(&rank)) { Ok(()) } else { Err(Refusal::WrongIdentity) }
+            let rank = std::str::from_utf8(identity)
+                .ok()
+                .and_then(|text| text.parse::<u32>().ok());
+            if rank.is_some_and(|rank| children.contains(&rank)) {
+                Ok(())
+            } else {
+                Err(Refusal::WrongIdentity)
+            }
         };
         let endpoint = endpoint_of(rank, true)?;
-        listener =
-            Some(listen(&endpoint, &keypair, Arc::new(authorizer), tcp_user_timeout(attrs, config)).await?);
+        listener = Some(
+            listen(
+                &endpoint,
+                &keypair,
+                Arc::new(authorizer),
+                tcp_user_timeout(attrs, config),
+            )
+            .await?,
+        );
     }
     let parent = match topology.parent() {
-        Some(rank) => Some(Parent { rank, endpoint: endpoint_of(rank, false)?, key: keypair.public }),
+        Some(rank) => Some(Parent {
+            rank,
+            endpoint: endpoint_of(rank, false)?,
+            key: keypair.public,
+        }),
         None => None,
     };
     Ok(Boot {
@@ -194,14 +236,23 @@ mod tests {
 
     #[test]
     fn unknown_parents_are_named() {
-        let hosts = expand(&entries(serde_json::json!([{"host": "a"}, {"host": "b", "parent": "zz"}]))).unwrap();
+        let hosts = expand(&entries(
+            serde_json::json!([{"host": "a"}, {"host": "b", "parent": "zz"}]),
+        ))
+        .unwrap();
         assert!(parents(&hosts).unwrap_err().to_string().contains("zz"));
     }
 
     #[test]
     fn uris_are_filled() {
-        assert_eq!(fill("tcp://%h:%p", "10.0.0.1", Some(8050)).unwrap().to_string(), "tcp://10.0.0.1:8050");
-        assert_eq!(fill("tcp://lo:%p", "x", Some(1)).unwrap().to_string(), "tcp://127.0.0.1:1");
+        assert_eq!(
+            fill("tcp://%h:%p", "10.0.0.1", Some(8050)).unwrap().to_string(),
+            "tcp://10.0.0.1:8050"
+        );
+        assert_eq!(
+            fill("tcp://lo:%p", "x", Some(1)).unwrap().to_string(),
+            "tcp://127.0.0.1:1"
+        );
         assert!(fill("tcp://%h:%p", "a", None).is_err());
     }
 }

@@ -152,7 +152,12 @@ pub async fn boot(attrs: &Attrs, config: &Value) -> Result<Boot, BootError> {
 fn topology_uri<'a>(attrs: &'a Attrs, config: &'a Value, default: &'a str) -> &'a str {
     attrs
         .get("tbon.topo")
-        .or_else(|| config.get("tbon").and_then(|t| t.get("topo")).and_then(Value::as_str))
+        .or_else(|| {
+            config
+                .get("tbon")
+                .and_then(|t| t.get("topo"))
+                .and_then(Value::as_str)
+        })
         .unwrap_or(default)
 }
 
@@ -164,5 +169,8 @@ pub fn tcp_user_timeout(attrs: &Attrs, config: &Value) -> Option<Duration> {
         .and_then(Value::as_str)
         .or_else(|| attrs.get("tbon.tcp_user_timeout"))
         .unwrap_or("20s");
-    text.parse::<flux_formats::fsd::Fsd>().ok().and_then(flux_formats::fsd::Fsd::to_duration).filter(|d| !d.is_zero())
+    text.parse::<flux_formats::fsd::Fsd>()
+        .ok()
+        .and_then(flux_formats::fsd::Fsd::to_duration)
+        .filter(|d| !d.is_zero())
 }

@@ -43,20 +43,31 @@ fn key_of(rank: u32) -> String {
 
 fn get_card(client: &mut Client, rank: u32) -> Result<(Card, PublicKey), BootError> {
     let bad = |what: String| BootError::Card { rank, what };
-    let text = client.get(&key_of(rank))?.ok_or_else(|| bad("missing".to_owned()))?;
+    let text = client
+        .get(&key_of(rank))?
+        .ok_or_else(|| bad("missing".to_owned()))?;
     let card: Card = serde_json::from_str(&text).map_err(|err| bad(err.to_string()))?;
-    let key = card.pubkey.parse().map_err(|err: flux_zmtp::KeyError| bad(err.to_string()))?;
+    let key = card
+        .pubkey
+        .parse()
+        .map_err(|err: flux_zmtp::KeyError| bad(err.to_string()))?;
     Ok((card, key))
 }
 
 /// Returns true when the launcher's process mapping puts all ranks on one node.
 fn one_node(mapping: Option<&str>) -> bool {
     // (vector,(first node,nodes,processes per node),...)
-    let Some(body) = mapping.and_then(|m| m.trim().strip_prefix("(vector,")) else { return false };
-    body.trim_end_matches(')')
-        .split("),")
-        .all(|block| block.trim_matches(['(', ')', ' ']).split(',').nth(1).map(str::trim) == Some("1"))
-        && body.matches('(').count() == 1
+    let Some(body) = mapping.and_then(|m| m.trim().strip_prefix("(vector,")) else {
+        return false;
+    };
+    body.trim_end_matches(')').split("),").all(|block| {
+        block
+            .trim_matches(['(', ')', ' '])
+            .split(',')
+            .nth(1)
+            .map(str::trim)
+            == Some("1")
+    }) && body.matches('(').count() == 1
 }
 
 /// Boots from an initialised PMI client.
@@ -64,7 +75,9 @@ pub(super) async fn boot(mut client: Client, attrs: &Attrs, config: &Value) -> R
     let (rank, size) = (client.rank(), client.size());
     let topology = Topology::from_uri(topology_uri(attrs, config, "kary:32"), rank, size)?;
     let keypair = Keypair::generate()?;
-    let level = client.get("flux.instance-level")?.and_then(|v| v.parse::<u32>().ok());
+    let level = client
+        .get("flux.instance-level")?
+        .and_then(|v| v.parse::<u32>().ok());
     let jobid = level.map(|_| client.kvsname().to_owned());
     let mut mapping = None;
     let mut listener = None;
@@ -74,19 +87,32 @@ pub(super) async fn boot(mut client: Client, attrs: &Attrs, config: &Value) -> R
         let process_mapping = client.get("PMI_process_mapping")?;
         // Flux tells in its own form, other launchers in PMI's
         let map = client.get("flux.taskmap")?.or_else(|| process_mapping.clone());
-        mapping = map.and_then(|map| map.parse::<Taskmap>().ok()?.encode(Form::Taskmap).ok()).filter(|map| map != "[]");
+        mapping = map
+            .and_then(|map| map.parse::<Taskmap>().ok()?.encode(Form::Taskmap).ok())
+            .filter(|map| map != "[]");
         let keys = Arc::new(KeyTable::new());
         let mut uri = Vec::new();
         if !topology.children().is_empty() {
             let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let ip = if one_node(process_mapping.as_deref()) { None } else { address::listen_address(attrs) };
+            let ip = if one_node(process_mapping.as_deref()) {
+                None
+            } else {
+                address::listen_address(attrs)
+            };
             let endpoint = Endpoint::from(SocketAddr::new(ip.unwrap_or(local), 0));
             let bound = listen(&endpoint, &keypair, keys.clone(), tcp_user_timeout(attrs, config)).await?;
             uri.push(Endpoint::from(bound.server.local_addr()).to_string());
             listener = Some(bound);
         }
-        let card = Card { hostname: address::hostname(attrs), pubkey: keypair.public.to_z85(), uri };
-        let text = serde_json::to_string(&card).map_err(|err| BootError::Card { rank, what: err.to_string() })?;
+        let card = Card {
+            hostname: address::hostname(attrs),
+            pubkey: keypair.public.to_z85(),
+            uri,
+        };
+        let text = serde_json::to_string(&card).map_err(|err| BootError::Card {
+            rank,
+            what: err.to_string(),
+        })?;
         client.put(&key_of(rank), &text)?;
         client.barrier()?;
         for child in topology.children() {
@@ -96,8 +122,13 @@ pub(super) async fn boot(mut client: Client, attrs: &Attrs, config: &Value) -> R
         if let Some(rank) = topology.parent() {
             let (card, key) = get_card(&mut client, rank)?;
             let bad = |what: String| BootError::Card { rank, what };
-            let uri = card.uri.first().ok_or_else(|| bad("has no endpoint".to_owned()))?;
-            let endpoint = uri.parse().map_err(|err: flux_zmtp::EndpointError| bad(err.to_string()))?;
+            let uri = card
+                .uri
+                .first()
+                .ok_or_else(|| bad("has no endpoint".to_owned()))?;
+            let endpoint = uri
+                .parse()
+                .map_err(|err: flux_zmtp::EndpointError| bad(err.to_string()))?;
             parent = Some(Parent { rank, endpoint, key });
         }
         hosts = if rank == 0 {

@@ -120,7 +120,9 @@ pub(super) async fn serve(
         End::Malformed(err) => Some(err.to_string()),
     };
     // the hub is gone only when the broker exits, and then nobody is left to tell
-    let _ = mailbox.post(move |connector, cx| connector.on_client_down(cx, &id, reason)).await;
+    let _ = mailbox
+        .post(move |connector, cx| connector.on_client_down(cx, &id, reason))
+        .await;
 }
 
 async fn read_loop(
@@ -144,7 +146,13 @@ async fn read_loop(
         if ready.is_writable() && io.wants_write.get() {
             io.wants_write.set(false);
             let id = id.clone();
-            if mailbox.post(move |_, cx| { cx.flush_client(&id); }).await.is_err() {
+            if mailbox
+                .post(move |_, cx| {
+                    cx.flush_client(&id);
+                })
+                .await
+                .is_err()
+            {
                 return End::Closed;
             }
         }

@@ -29,7 +29,11 @@ pub struct ConnectorLocal {
 impl ConnectorLocal {
     /// Returns a connector that will listen at `path` (the path of attribute `local-uri`).
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        ConnectorLocal { path: path.into(), allow_guest_user: false, allow_root_owner: false }
+        ConnectorLocal {
+            path: path.into(),
+            allow_guest_user: false,
+            allow_root_owner: false,
+        }
     }
 
     fn roles(&self, owner: u32, userid: u32) -> u32 {
@@ -67,10 +71,18 @@ impl ConnectorLocal {
         if io.welcome(0).is_err() {
             return;
         }
-        let info = ClientInfo { userid: cred.uid(), rolemask, pid: cred.pid().unwrap_or(-1) };
+        let info = ClientInfo {
+            userid: cred.uid(),
+            rolemask,
+            pid: cred.pid().unwrap_or(-1),
+        };
         let id: ClientId = crate::service::new_uuid();
         cx.client_up(id.clone(), info, io.clone());
-        let limit = if rolemask & role::OWNER != 0 { OWNER_FRAME_MAX } else { GUEST_FRAME_MAX };
+        let limit = if rolemask & role::OWNER != 0 {
+            OWNER_FRAME_MAX
+        } else {
+            GUEST_FRAME_MAX
+        };
         let mailbox = cx.mailbox::<ConnectorLocal>();
         cx.spawn_task(serve(io, id, limit, mailbox));
     }
@@ -106,7 +118,11 @@ async fn accept_loop(listener: UnixListener, mailbox: Mailbox<ConnectorLocal>) {
                 continue;
             }
         };
-        if mailbox.post(move |me, cx| me.on_accept(cx, stream)).await.is_err() {
+        if mailbox
+            .post(move |me, cx| me.on_accept(cx, stream))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -114,13 +130,19 @@ async fn accept_loop(listener: UnixListener, mailbox: Mailbox<ConnectorLocal>) {
 
 impl Service for ConnectorLocal {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: "connector-local", methods: &[] }]
+        vec![Interface {
+            service: "connector-local",
+            methods: &[],
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         (self.allow_guest_user, self.allow_root_owner) = Self::read_config(&cx.config)?;
         let listener = bind(&self.path).map_err(|err| {
-            let errnum = err.raw_os_error().and_then(|n| u32::try_from(n).ok()).unwrap_or(errno::EIO);
+            let errnum = err
+                .raw_os_error()
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(errno::EIO);
             RpcError::new(errnum, format!("cannot listen at {}: {err}", self.path.display()))
         })?;
         let mailbox = cx.mailbox::<ConnectorLocal>();

@@ -41,7 +41,8 @@ impl Lifecycle {
             self.post(cx, "cleanup-success");
             return;
         }
-        let body = json!({"start": false, "all": true, "nocheckpoint": true, "reason": "instance is shutting down"});
+        let body =
+            json!({"start": false, "all": true, "nocheckpoint": true, "reason": "instance is shutting down"});
         let req = cx.request_any("job-manager.queue-start", &body);
         cx.rpc(req, |me: &mut Lifecycle, cx, result| {
             if let Err(err) = result {
@@ -70,7 +71,14 @@ impl Lifecycle {
                 if let Err(err) = &result {
                     cx.log(4, "broker", &format!("cleanup: waiting for jobs to end: {err}"));
                 }
-                me.post(cx, if result.is_ok() { "cleanup-success" } else { "cleanup-fail" });
+                me.post(
+                    cx,
+                    if result.is_ok() {
+                        "cleanup-success"
+                    } else {
+                        "cleanup-fail"
+                    },
+                );
             });
         });
     }

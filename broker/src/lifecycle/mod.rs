@@ -6,5 +6,5 @@ mod modules;
 mod program;
 mod service;
 
-pub use service::{Lifecycle, Options, post};
 pub use service::begin;
+pub use service::{Lifecycle, Options, post};

@@ -40,21 +40,29 @@ impl Lifecycle {
             return;
         }
         let Some(service) = registry::create(name, &[]) else {
-            cx.log(3, "broker", &format!("rc1: module {name} is not part of this build"));
+            cx.log(
+                3,
+                "broker",
+                &format!("rc1: module {name} is not part of this build"),
+            );
             self.load_from(cx, index + 1);
             return;
         };
-        cx.load_module(name, service, move |me: &mut Lifecycle, cx, result| match result {
-            Ok(()) => {
-                me.loaded.push(name.to_owned());
-                me.load_from(cx, index + 1);
-            }
-            Err(err) => {
-                cx.log(3, "broker", &format!("rc1: module {name}: {err}"));
-                let recovery = cx.attrs.get("broker.recovery-mode").is_some();
-                me.post(cx, if recovery { "rc1-ignorefail" } else { "rc1-fail" });
-            }
-        });
+        cx.load_module(
+            name,
+            service,
+            move |me: &mut Lifecycle, cx, result| match result {
+                Ok(()) => {
+                    me.loaded.push(name.to_owned());
+                    me.load_from(cx, index + 1);
+                }
+                Err(err) => {
+                    cx.log(3, "broker", &format!("rc1: module {name}: {err}"));
+                    let recovery = cx.attrs.get("broker.recovery-mode").is_some();
+                    me.post(cx, if recovery { "rc1-ignorefail" } else { "rc1-fail" });
+                }
+            },
+        );
     }
 
     /// rc3: runs the site's script, then stops the modules, the last loaded first.
@@ -81,7 +89,9 @@ impl Lifecycle {
 
     /// Stops what every broker has: the connector, so that no client comes any more.
     pub(super) fn unload_builtins(&mut self, cx: &mut Cx<'_>) {
-        let removing = cx.remove_module("connector-local", |me: &mut Lifecycle, cx| me.post(cx, "builtins-done"));
+        let removing = cx.remove_module("connector-local", |me: &mut Lifecycle, cx| {
+            me.post(cx, "builtins-done")
+        });
         if removing.is_err() {
             self.post(cx, "builtins-done");
         }

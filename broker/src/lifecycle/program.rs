@@ -30,12 +30,19 @@ const REMOVED_PREFIXES: &[&str] = &["PMI_", "SLURM_", "PMIX_", "PALS_"];
 pub(crate) fn environment(cx: &Cx<'_>) -> Vec<(OsString, OsString)> {
     let removed = |name: &OsString| {
         REMOVED.iter().any(|r| name == r)
-            || REMOVED_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
+            || REMOVED_PREFIXES
+                .iter()
+                .any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
     };
-    let mut env: Vec<(OsString, OsString)> =
-        std::env::vars_os().filter(|(name, _)| !removed(name) && name != "FLUX_URI" && name != "PATH").collect();
+    let mut env: Vec<(OsString, OsString)> = std::env::vars_os()
+        .filter(|(name, _)| !removed(name) && name != "FLUX_URI" && name != "PATH")
+        .collect();
     let mut path = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(dir) = std::env::current_exe().ok().as_deref().and_then(std::path::Path::parent) {
+    if let Some(dir) = std::env::current_exe()
+        .ok()
+        .as_deref()
+        .and_then(std::path::Path::parent)
+    {
         let known = std::env::split_paths(&path).any(|entry| entry == dir);
         if !known && dir.join("flux").exists() {
             if !path.is_empty() {
@@ -52,9 +59,15 @@ pub(crate) fn environment(cx: &Cx<'_>) -> Vec<(OsString, OsString)> {
 }
 
 /// Starts a command with the broker's stdio and waits for it; resolves to its exit code.
-pub(super) fn run(cx: &Cx<'_>, argv: Vec<String>) -> impl Future<Output = Result<i32, std::io::Error>> + use<> {
+pub(super) fn run(
+    cx: &Cx<'_>,
+    argv: Vec<String>,
+) -> impl Future<Output = Result<i32, std::io::Error>> + use<> {
     let mut command = Command::new(argv.first().cloned().unwrap_or_default());
-    command.args(argv.into_iter().skip(1)).env(environment(cx)).null(0);
+    command
+        .args(argv.into_iter().skip(1))
+        .env(environment(cx))
+        .null(0);
     let child = command.spawn();
     async move {
         let child = child.map_err(|err| std::io::Error::from_raw_os_error(err.errnum()))?;
@@ -64,7 +77,12 @@ pub(super) fn run(cx: &Cx<'_>, argv: Vec<String>) -> impl Future<Output = Result
 
 /// Returns the argument vector of the initial program: an interactive shell, `sh -c TEXT`, or the words.
 fn program_argv(words: &[String]) -> Vec<String> {
-    let shell = || std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".to_owned());
+    let shell = || {
+        std::env::var("SHELL")
+            .ok()
+            .filter(|s| !s.is_empty())
+            .unwrap_or_else(|| "/bin/sh".to_owned())
+    };
     match words {
         [] => vec![shell()],
         [text] => vec![shell(), "-c".to_owned(), text.clone()],
@@ -120,7 +138,9 @@ impl Lifecycle {
                 });
             }
             Err(err) => {
-                let cause = std::error::Error::source(&err).map(ToString::to_string).unwrap_or_default();
+                let cause = std::error::Error::source(&err)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 cx.log(3, "broker", &format!("initial program {err}: {cause}"));
                 self.exit_code = err.exit_code();
                 self.post(cx, "rc2-fail");
@@ -152,7 +172,9 @@ impl Lifecycle {
         }
         match (stage, ok) {
             ("rc1", true) => self.post(cx, "rc1-success"),
-            ("rc1", false) if cx.attrs.get("broker.recovery-mode").is_some() => self.post(cx, "rc1-ignorefail"),
+            ("rc1", false) if cx.attrs.get("broker.recovery-mode").is_some() => {
+                self.post(cx, "rc1-ignorefail")
+            }
             ("rc1", false) => self.post(cx, "rc1-fail"),
             _ => self.unload_next(cx),
         }

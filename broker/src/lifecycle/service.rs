@@ -164,7 +164,9 @@ impl Lifecycle {
         let req = cx.request("state-machine.monitor", NODEID_UPSTREAM, &body);
         cx.rpc_stream_upstream(req, |me: &mut Lifecycle, cx, result| {
             let state = result.ok().and_then(|msg| msg.payload_json::<Value>().ok());
-            let state = state.and_then(|body| body.get("state").and_then(Value::as_u64)).unwrap_or(0);
+            let state = state
+                .and_then(|body| body.get("state").and_then(Value::as_u64))
+                .unwrap_or(0);
             if state >= State::Shutdown as u64 {
                 me.post(cx, "shutdown");
             }
@@ -183,27 +185,45 @@ impl Lifecycle {
             return;
         }
         let size = u64::from(cx.size());
-        self.quorum = cx.attrs.get("broker.quorum").and_then(|v| v.parse().ok()).unwrap_or(size).clamp(1, size);
+        self.quorum = cx
+            .attrs
+            .get("broker.quorum")
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(size)
+            .clamp(1, size);
         self.warn_when_delayed(cx);
         let req = cx.request_any("groups.get", &json!({ "name": "broker.online" }));
         cx.rpc_stream(req, |me: &mut Lifecycle, cx, result| {
             let Ok(msg) = result else { return };
             let body: Value = msg.payload_json().unwrap_or_default();
-            if let Some(online) = body.get("members").and_then(Value::as_str).and_then(|m| m.parse().ok()) {
+            if let Some(online) = body
+                .get("members")
+                .and_then(Value::as_str)
+                .and_then(|m| m.parse().ok())
+            {
                 me.online_changed(cx, online);
             }
         });
     }
 
     fn warn_when_delayed(&mut self, cx: &mut Cx<'_>) {
-        let after = cx.attrs.get("broker.quorum-warn").and_then(|v| v.parse::<Fsd>().ok());
-        let Some(after) = after.and_then(Fsd::to_duration).filter(|d| !d.is_zero()) else { return };
+        let after = cx
+            .attrs
+            .get("broker.quorum-warn")
+            .and_then(|v| v.parse::<Fsd>().ok());
+        let Some(after) = after.and_then(Fsd::to_duration).filter(|d| !d.is_zero()) else {
+            return;
+        };
         self.quorum_warning = Some(cx.timer(after, |me: &mut Lifecycle, cx| {
             me.quorum_warning = None;
             if me.state == State::Quorum {
                 let all = IdSet::from_range(0, cx.size().saturating_sub(1));
                 let missing = all.difference(&me.online);
-                cx.log(3, "broker", &format!("quorum delayed: waiting for ranks {missing}"));
+                cx.log(
+                    3,
+                    "broker",
+                    &format!("quorum delayed: waiting for ranks {missing}"),
+                );
             }
         }));
     }
@@ -241,7 +261,14 @@ impl Lifecycle {
         let count = cx.child_count();
         self.had_children |= count > 0;
         if self.state == State::Shutdown && count == 0 {
-            self.post(cx, if self.had_children { "children-complete" } else { "children-none" });
+            self.post(
+                cx,
+                if self.had_children {
+                    "children-complete"
+                } else {
+                    "children-none"
+                },
+            );
         }
     }
 
@@ -295,7 +322,10 @@ impl Lifecycle {
 
     fn tell_shutdowns(&mut self, cx: &mut Cx<'_>, text: &str) {
         for request in self.shutdowns.clone() {
-            cx.respond(&request, &json!({ "log": format!("broker.info[{}]: {text}\n", cx.rank()) }));
+            cx.respond(
+                &request,
+                &json!({ "log": format!("broker.info[{}]: {text}\n", cx.rank()) }),
+            );
         }
     }
 
@@ -311,7 +341,9 @@ impl Lifecycle {
         if !cx.require_streaming(&req) {
             return;
         }
-        let Some(MonitorRequest { r#final: last }) = cx.decode(&req) else { return };
+        let Some(MonitorRequest { r#final: last }) = cx.decode(&req) else {
+            return;
+        };
         let state = self.state as u32;
         cx.respond(&req, &json!({ "state": state }));
         if state >= last {
@@ -334,12 +366,22 @@ impl Lifecycle {
     }
 
     fn push(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(PushRequest { name, commands }) = cx.decode(req) else { return };
+        let Some(PushRequest { name, commands }) = cx.decode(req) else {
+            return;
+        };
         if name != "cleanup" {
-            cx.fail(req, errno::ENOENT, &format!("{name}: only the list 'cleanup' takes commands"));
+            cx.fail(
+                req,
+                errno::ENOENT,
+                &format!("{name}: only the list 'cleanup' takes commands"),
+            );
             return;
         }
-        self.cleanup.extend(commands.into_iter().map(|c| vec!["/bin/sh".to_owned(), "-c".to_owned(), c]));
+        self.cleanup.extend(
+            commands
+                .into_iter()
+                .map(|c| vec!["/bin/sh".to_owned(), "-c".to_owned(), c]),
+        );
         cx.respond_empty(req);
     }
 }
@@ -356,9 +398,18 @@ impl Service for Lifecycle {
         const RUNAT: &[Method] = &[Method::owner("push")];
         const SHUTDOWN: &[Method] = &[Method::owner("start")];
         vec![
-            Interface { service: "state-machine", methods: STATE_MACHINE },
-            Interface { service: "runat", methods: RUNAT },
-            Interface { service: "shutdown", methods: SHUTDOWN },
+            Interface {
+                service: "state-machine",
+                methods: STATE_MACHINE,
+            },
+            Interface {
+                service: "runat",
+                methods: RUNAT,
+            },
+            Interface {
+                service: "shutdown",
+                methods: SHUTDOWN,
+            },
         ]
     }
 
@@ -369,7 +420,8 @@ impl Service for Lifecycle {
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
         match req.topic.as_str() {
             "state-machine.get" => {
-                let body = json!({"state": self.state.name(), "duration": self.since.elapsed().as_secs_f64()});
+                let body =
+                    json!({"state": self.state.name(), "duration": self.since.elapsed().as_secs_f64()});
                 cx.respond(&req, &body);
             }
             "state-machine.wait" => self.wait(cx, req),
@@ -391,7 +443,8 @@ impl Service for Lifecycle {
 
     fn on_disconnect(&mut self, _cx: &mut Cx<'_>, msg: &Message) {
         self.waiters.retain(|request| request.sender() != msg.sender());
-        self.monitors.retain(|(request, _)| request.sender() != msg.sender());
+        self.monitors
+            .retain(|(request, _)| request.sender() != msg.sender());
         self.shutdowns.retain(|request| request.sender() != msg.sender());
     }
 }
@@ -427,12 +480,13 @@ pub fn begin(hub: &mut crate::service::Hub) -> Result<(), RpcError> {
             unix::signal(kind).map_err(|err| RpcError::new(errno::EINVAL, format!("{name}: {err}")))?;
         streams.push((name, stream));
     }
-    hub.core().call_service("state-machine", move |me: &mut Lifecycle, cx| {
-        for (name, stream) in streams {
-            let mailbox = cx.mailbox::<Lifecycle>();
-            cx.spawn_task(signal_loop(name, stream, mailbox));
-        }
-        me.post(cx, "builtins-success");
-    });
+    hub.core()
+        .call_service("state-machine", move |me: &mut Lifecycle, cx| {
+            for (name, stream) in streams {
+                let mailbox = cx.mailbox::<Lifecycle>();
+                cx.spawn_task(signal_loop(name, stream, mailbox));
+            }
+            me.post(cx, "builtins-success");
+        });
     Ok(())
 }

@@ -47,9 +47,16 @@ impl Attr {
 
 impl Service for Attr {
     fn interfaces(&self) -> Vec<Interface> {
-        const METHODS: &[Method] =
-            &[Method::all("get"), Method::all("list"), Method::owner("set"), Method::owner("rm")];
-        vec![Interface { service: "attr", methods: METHODS }]
+        const METHODS: &[Method] = &[
+            Method::all("get"),
+            Method::all("list"),
+            Method::owner("set"),
+            Method::owner("rm"),
+        ];
+        vec![Interface {
+            service: "attr",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -72,7 +79,9 @@ impl Service for Attr {
                 Err(err) => cx.fail_with(&req, &err),
             },
             _ => {
-                let Some(GetRequest { name }) = cx.decode(&req) else { return };
+                let Some(GetRequest { name }) = cx.decode(&req) else {
+                    return;
+                };
                 match cx.attrs.remove(&name) {
                     Ok(()) => cx.respond_empty(&req),
                     Err(err) => cx.fail(&req, err.errnum(), &err.to_string()),
@@ -85,8 +94,17 @@ impl Service for Attr {
 impl crate::service::Core {
     /// Refuses values of run-time attributes that would be ignored.
     fn check_attr(&self, name: &str, value: &str) -> Result<(), RpcError> {
-        if name == "log-stderr-level" && value.parse::<i8>().ok().filter(|v| (-1..=7).contains(v)).is_none() {
-            return Err(RpcError::new(errno::EINVAL, format!("{name}: '{value}' is not a level from -1 to 7")));
+        if name == "log-stderr-level"
+            && value
+                .parse::<i8>()
+                .ok()
+                .filter(|v| (-1..=7).contains(v))
+                .is_none()
+        {
+            return Err(RpcError::new(
+                errno::EINVAL,
+                format!("{name}: '{value}' is not a level from -1 to 7"),
+            ));
         }
         Ok(())
     }
@@ -94,7 +112,10 @@ impl crate::service::Core {
     /// Takes the log attributes into the ring's rules; a value that is no number keeps the rule as it was.
     pub fn apply_log_attrs(&mut self) {
         let level = |attrs: &crate::attrs::Attrs, name: &str, old: i8| {
-            attrs.get(name).and_then(|v| v.parse::<i8>().ok()).map_or(old, |v| v.clamp(-1, 7))
+            attrs
+                .get(name)
+                .and_then(|v| v.parse::<i8>().ok())
+                .map_or(old, |v| v.clamp(-1, 7))
         };
         let config = &mut self.log.config;
         config.forward_level = level(&self.attrs, "log-forward-level", config.forward_level);

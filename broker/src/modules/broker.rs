@@ -31,9 +31,16 @@ struct GetenvRequest {
 
 fn publish(cx: &mut Cx<'_>, req: &Message) -> Result<Value, RpcError> {
     if cx.rank() != 0 {
-        return Err(RpcError::new(errno::EPROTO, "this service is only available on rank 0"));
+        return Err(RpcError::new(
+            errno::EPROTO,
+            "this service is only available on rank 0",
+        ));
     }
-    let PublishRequest { topic, flags: bits, payload } = req.payload_json()?;
+    let PublishRequest {
+        topic,
+        flags: bits,
+        payload,
+    } = req.payload_json()?;
     if bits & !u32::from(flags::PRIVATE) != 0 {
         return Err(RpcError::bare(errno::EPROTO));
     }
@@ -77,14 +84,30 @@ fn getenv(req: &Message) -> Result<Value, RpcError> {
 
 impl Service for Broker {
     fn interfaces(&self) -> Vec<Interface> {
-        const BROKER: &[Method] = &[Method::owner("getenv"), Method::owner("setenv"), Method::all("conf-builtin")];
-        const EVENT: &[Method] =
-            &[Method::user("publish"), Method::owner("subscribe"), Method::owner("unsubscribe")];
+        const BROKER: &[Method] = &[
+            Method::owner("getenv"),
+            Method::owner("setenv"),
+            Method::all("conf-builtin"),
+        ];
+        const EVENT: &[Method] = &[
+            Method::user("publish"),
+            Method::owner("subscribe"),
+            Method::owner("unsubscribe"),
+        ];
         const SERVICE: &[Method] = &[Method::user("add"), Method::user("remove")];
         vec![
-            Interface { service: "broker", methods: BROKER },
-            Interface { service: "event", methods: EVENT },
-            Interface { service: "service", methods: SERVICE },
+            Interface {
+                service: "broker",
+                methods: BROKER,
+            },
+            Interface {
+                service: "event",
+                methods: EVENT,
+            },
+            Interface {
+                service: "service",
+                methods: SERVICE,
+            },
         ]
     }
 

@@ -20,7 +20,11 @@ pub struct Config {
 impl Config {
     /// Returns the module for a configuration read from `path` (a directory or a file) and `--conf` values.
     pub fn new(path: Option<PathBuf>, overrides: Vec<String>) -> Self {
-        Config { path, overrides, watchers: Vec::new() }
+        Config {
+            path,
+            overrides,
+            watchers: Vec::new(),
+        }
     }
 
     fn replace(&mut self, cx: &mut Cx<'_>, req: &Message, config: Value) {
@@ -96,8 +100,15 @@ pub fn sync(cx: &mut Cx<'_>, done: impl FnOnce(&mut Cx<'_>, Result<(), RpcError>
 
 impl Service for Config {
     fn interfaces(&self) -> Vec<Interface> {
-        const METHODS: &[Method] = &[Method::user("get"), Method::owner("load"), Method::owner("reload")];
-        vec![Interface { service: "config", methods: METHODS }]
+        const METHODS: &[Method] = &[
+            Method::user("get"),
+            Method::owner("load"),
+            Method::owner("reload"),
+        ];
+        vec![Interface {
+            service: "config",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -114,7 +125,9 @@ impl Service for Config {
                 }
             }
             "load" => {
-                let Some(config) = cx.decode::<Value>(&req) else { return };
+                let Some(config) = cx.decode::<Value>(&req) else {
+                    return;
+                };
                 self.replace(cx, &req, config);
             }
             _ if cx.rank() != 0 => {

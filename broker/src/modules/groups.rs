@@ -37,7 +37,10 @@ impl Groups {
         } else {
             *members = members.difference(ranks);
         }
-        self.changed.entry(name.to_owned()).or_default().push((joined, ranks.clone()));
+        self.changed
+            .entry(name.to_owned())
+            .or_default()
+            .push((joined, ranks.clone()));
         if !self.flush_planned {
             self.flush_planned = true;
             cx.later(|me: &mut Groups, cx| me.flush(cx));
@@ -51,7 +54,10 @@ impl Groups {
             let update: Map<String, Value> = changed
                 .into_iter()
                 .map(|(name, steps)| {
-                    let steps: Vec<_> = steps.iter().map(|(joined, ids)| json!([joined, ids.to_string()])).collect();
+                    let steps: Vec<_> = steps
+                        .iter()
+                        .map(|(joined, ids)| json!([joined, ids.to_string()]))
+                        .collect();
                     (name, Value::from(steps))
                 })
                 .collect();
@@ -68,7 +74,11 @@ impl Groups {
     }
 
     fn body(&self, name: &str) -> Value {
-        let members = self.members.get(name).map(ToString::to_string).unwrap_or_default();
+        let members = self
+            .members
+            .get(name)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         json!({ "members": members })
     }
 
@@ -76,7 +86,11 @@ impl Groups {
     pub fn subtree_lost(&mut self, cx: &mut Cx<'_>, ranks: &IdSet) {
         let names: Vec<String> = self.members.keys().cloned().collect();
         for name in names {
-            let lost = self.members.get(&name).map(|m| m.intersection(ranks)).unwrap_or_default();
+            let lost = self
+                .members
+                .get(&name)
+                .map(|m| m.intersection(ranks))
+                .unwrap_or_default();
             if !lost.is_empty() {
                 self.apply(cx, &name, false, &lost);
             }
@@ -92,7 +106,10 @@ impl Groups {
         let NameRequest { name } = req.payload_json()?;
         let local = req.routes.len() == 1 && req.sender().is_some_and(|sender| cx.is_local_module(sender));
         if !local && req.rolemask & role::LOCAL == 0 {
-            return Err(RpcError::new(errno::EPROTO, "groups are joined by services of the same broker only"));
+            return Err(RpcError::new(
+                errno::EPROTO,
+                "groups are joined by services of the same broker only",
+            ));
         }
         let joined = req.topic.method() == "join";
         let me = IdSet::from_range(cx.rank(), cx.rank());
@@ -105,7 +122,9 @@ impl Groups {
     }
 
     fn get(&mut self, cx: &mut Cx<'_>, req: Message) {
-        let Some(NameRequest { name }) = cx.decode(&req) else { return };
+        let Some(NameRequest { name }) = cx.decode(&req) else {
+            return;
+        };
         let body = self.body(&name);
         cx.respond(&req, &body);
         if req.is_streaming() {
@@ -116,9 +135,16 @@ impl Groups {
 
 impl Service for Groups {
     fn interfaces(&self) -> Vec<Interface> {
-        const METHODS: &[Method] =
-            &[Method::owner("join"), Method::owner("leave"), Method::user("get"), Method::owner("update")];
-        vec![Interface { service: "groups", methods: METHODS }]
+        const METHODS: &[Method] = &[
+            Method::owner("join"),
+            Method::owner("leave"),
+            Method::user("get"),
+            Method::owner("update"),
+        ];
+        vec![Interface {
+            service: "groups",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -129,8 +155,12 @@ impl Service for Groups {
         match req.topic.method() {
             "get" => self.get(cx, req),
             "update" => {
-                let Ok(UpdateRequest { update }) = req.payload_json() else { return };
-                let steps = update.iter().flat_map(|(name, steps)| steps.iter().map(move |step| (name, step)));
+                let Ok(UpdateRequest { update }) = req.payload_json() else {
+                    return;
+                };
+                let steps = update
+                    .iter()
+                    .flat_map(|(name, steps)| steps.iter().map(move |step| (name, step)));
                 for (name, (joined, ranks)) in steps {
                     // a child of our own build sends idsets; anything else is no membership
                     if let Ok(ranks) = ranks.parse::<IdSet>() {
@@ -146,12 +176,16 @@ impl Service for Groups {
     }
 
     fn on_disconnect(&mut self, _cx: &mut Cx<'_>, msg: &Message) {
-        self.watchers.retain(|(_, request)| request.sender() != msg.sender());
+        self.watchers
+            .retain(|(_, request)| request.sender() != msg.sender());
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {
-        let subtree: Map<String, Value> =
-            self.members.iter().map(|(name, ids)| (name.clone(), Value::from(ids.to_string()))).collect();
+        let subtree: Map<String, Value> = self
+            .members
+            .iter()
+            .map(|(name, ids)| (name.clone(), Value::from(ids.to_string())))
+            .collect();
         Some(json!({ "subtree": subtree }))
     }
 }

@@ -32,7 +32,9 @@ impl Default for Heartbeat {
 
 impl Heartbeat {
     fn configure(&mut self, config: &Value) -> Result<(), RpcError> {
-        let Some(table) = config.get("heartbeat") else { return Ok(()) };
+        let Some(table) = config.get("heartbeat") else {
+            return Ok(());
+        };
         let duration = |name: &str, old: Duration| match table.get(name) {
             None => Ok(old),
             Some(value) => value
@@ -41,14 +43,20 @@ impl Heartbeat {
                 .and_then(|fsd| fsd.to_duration())
                 .filter(|d| !d.is_zero())
                 .ok_or_else(|| {
-                    RpcError::new(errno::EINVAL, format!("heartbeat.{name}: {value} is not a positive duration (FSD)"))
+                    RpcError::new(
+                        errno::EINVAL,
+                        format!("heartbeat.{name}: {value} is not a positive duration (FSD)"),
+                    )
                 }),
         };
         let period = duration("period", self.period)?;
         let timeout = duration("timeout", self.timeout)?;
         if let Some(value) = table.get("warn_thresh") {
             self.warn_thresh = value.as_u64().ok_or_else(|| {
-                RpcError::new(errno::EINVAL, format!("heartbeat.warn_thresh: {value} is not a count"))
+                RpcError::new(
+                    errno::EINVAL,
+                    format!("heartbeat.warn_thresh: {value} is not a count"),
+                )
             })?;
         }
         (self.period, self.timeout) = (period, timeout);
@@ -57,14 +65,20 @@ impl Heartbeat {
 
     fn pulse(&mut self, cx: &mut Cx<'_>) {
         self.count += 1;
-        cx.publish_message(Message::event(flux_formats::msg::Topic::from_static("heartbeat.pulse"), None));
+        cx.publish_message(Message::event(
+            flux_formats::msg::Topic::from_static("heartbeat.pulse"),
+            None,
+        ));
         self.timer = Some(cx.timer(self.period, |me: &mut Heartbeat, cx| me.pulse(cx)));
     }
 }
 
 impl Service for Heartbeat {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: "heartbeat", methods: &[] }]
+        vec![Interface {
+            service: "heartbeat",
+            methods: &[],
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {

@@ -32,7 +32,11 @@ struct SetattrRequest {
 
 impl Log {
     fn append(cx: &mut Cx<'_>, req: &Message) {
-        let text = req.payload.as_ref().map(|p| String::from_utf8_lossy(p).into_owned()).unwrap_or_default();
+        let text = req
+            .payload
+            .as_ref()
+            .map(|p| String::from_utf8_lossy(p).into_owned())
+            .unwrap_or_default();
         let Some(entry) = Entry::parse(&text) else {
             cx.fail(req, errno::EPROTO, "not an RFC 5424 line");
             return;
@@ -46,7 +50,9 @@ impl Log {
         if !cx.require_streaming(req) {
             return;
         }
-        let Some(DmesgRequest { follow, nobacklog }) = cx.decode(req) else { return };
+        let Some(DmesgRequest { follow, nobacklog }) = cx.decode(req) else {
+            return;
+        };
         if !nobacklog {
             let lines: Vec<_> = cx.log.entries().map(|e| msg::string_payload(&e.line)).collect();
             for line in lines {
@@ -63,7 +69,9 @@ impl Log {
     }
 
     fn cancel(cx: &mut Cx<'_>, req: &Message) {
-        let Some(CancelRequest { matchtag }) = cx.decode(req) else { return };
+        let Some(CancelRequest { matchtag }) = cx.decode(req) else {
+            return;
+        };
         let of = |f: &Message| f.sender() == req.sender() && f.matchtag() == matchtag;
         let followers = std::mem::take(&mut cx.log.followers);
         let (ended, kept): (Vec<_>, Vec<_>) = followers.into_iter().partition(of);
@@ -74,7 +82,9 @@ impl Log {
     }
 
     fn setattr(cx: &mut Cx<'_>, req: &Message) {
-        let Some(SetattrRequest { name, value }) = cx.decode(req) else { return };
+        let Some(SetattrRequest { name, value }) = cx.decode(req) else {
+            return;
+        };
         match cx.attrs.set_runtime(&name, &value, false) {
             Ok(()) => {
                 cx.apply_log_attrs();
@@ -94,7 +104,10 @@ impl Service for Log {
             Method::owner("cancel"),
             Method::owner("setattr"),
         ];
-        vec![Interface { service: "log", methods: METHODS }]
+        vec![Interface {
+            service: "log",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {

@@ -37,7 +37,15 @@ struct TraceRequest {
 
 impl Module {
     fn load(cx: &mut Cx<'_>, req: &Message) {
-        let Some(LoadRequest { path, name, args, exec }) = cx.decode(req) else { return };
+        let Some(LoadRequest {
+            path,
+            name,
+            args,
+            exec,
+        }) = cx.decode(req)
+        else {
+            return;
+        };
         let base = path.rsplit('/').next().unwrap_or(&path);
         let base = base.strip_suffix(".so").unwrap_or(base);
         if exec || base.ends_with(".py") {
@@ -46,7 +54,11 @@ impl Module {
             return;
         }
         let Some(service) = registry::create(base, &args) else {
-            cx.fail(req, errno::ENOENT, &format!("{base}: module not found; 'flux module list' shows loaded ones"));
+            cx.fail(
+                req,
+                errno::ENOENT,
+                &format!("{base}: module not found; 'flux module list' shows loaded ones"),
+            );
             return;
         };
         let req = req.clone();
@@ -58,7 +70,9 @@ impl Module {
     }
 
     fn remove(cx: &mut Cx<'_>, req: &Message) {
-        let Some(RemoveRequest { name }) = cx.decode(req) else { return };
+        let Some(RemoveRequest { name }) = cx.decode(req) else {
+            return;
+        };
         let answer = req.clone();
         let result = cx.remove_module(&name, move |_: &mut Module, cx| cx.respond_empty(&answer));
         if let Err(err) = result {
@@ -89,10 +103,24 @@ impl Module {
         if !cx.require_streaming(req) {
             return;
         }
-        let Some(TraceRequest { typemask, topic_glob, names, full }) = cx.decode(req) else { return };
+        let Some(TraceRequest {
+            typemask,
+            topic_glob,
+            names,
+            full,
+        }) = cx.decode(req)
+        else {
+            return;
+        };
         let mut request = req.clone();
         request.payload = None;
-        cx.add_trace(Trace { request, typemask, glob: topic_glob, names, full });
+        cx.add_trace(Trace {
+            request,
+            typemask,
+            glob: topic_glob,
+            names,
+            full,
+        });
     }
 }
 
@@ -106,7 +134,10 @@ impl Service for Module {
             Method::owner("debug"),
             Method::owner("trace"),
         ];
-        vec![Interface { service: "module", methods: METHODS }]
+        vec![Interface {
+            service: "module",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {

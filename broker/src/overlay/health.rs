@@ -60,7 +60,9 @@ impl Overlay {
     }
 
     pub(super) fn topology(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(RankRequest { rank }) = cx.decode(req) else { return };
+        let Some(RankRequest { rank }) = cx.decode(req) else {
+            return;
+        };
         if rank >= cx.size() {
             let text = format!("rank {rank} is not below size {}", cx.size());
             cx.fail(req, errno::ENOENT, &text);
@@ -74,9 +76,22 @@ impl Overlay {
         if !cx.require_streaming(&req) {
             return;
         }
-        let Some(TraceRequest { typemask, topic_glob, full }) = cx.decode(&req) else { return };
+        let Some(TraceRequest {
+            typemask,
+            topic_glob,
+            full,
+        }) = cx.decode(&req)
+        else {
+            return;
+        };
         let request = Message { payload: None, ..req };
-        cx.add_link_trace(Trace { request, typemask, glob: topic_glob, names: Vec::new(), full });
+        cx.add_link_trace(Trace {
+            request,
+            typemask,
+            glob: topic_glob,
+            names: Vec::new(),
+            full,
+        });
     }
 }
 

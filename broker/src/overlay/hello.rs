@@ -35,7 +35,12 @@ pub(super) fn build_id() -> &'static str {
 }
 
 fn version_text(version: u32) -> String {
-    format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff)
+    format!(
+        "{}.{}.{}",
+        version >> 16 & 0xff,
+        version >> 8 & 0xff,
+        version & 0xff
+    )
 }
 
 /// Returns why a hello is refused, `None` when it is welcome. `claimed` is the identity that CURVE has proven.
@@ -53,7 +58,10 @@ pub(super) fn refusal(hello: &HelloRequest, claimed: &[u8], children: &[u32]) ->
         return Some(format!("rank {} is not what the certificate proves", hello.rank));
     }
     if !children.contains(&hello.rank) {
-        return Some(format!("rank {} is not a peer in the configured topology", hello.rank));
+        return Some(format!(
+            "rank {} is not a peer in the configured topology",
+            hello.rank
+        ));
     }
     None
 }
@@ -86,7 +94,10 @@ mod tests {
         assert_eq!(refusal(&hello(), b"3", &[3, 4]), None);
         assert!(refusal(&hello(), b"4", &[3, 4]).unwrap().contains("certificate"));
         assert!(refusal(&hello(), b"3", &[4]).unwrap().contains("not a peer"));
-        let old = HelloRequest { version: 0x00_4b00, ..hello() };
+        let old = HelloRequest {
+            version: 0x00_4b00,
+            ..hello()
+        };
         assert!(refusal(&old, b"3", &[3]).unwrap().contains("client (0.75.0 "));
     }
 }

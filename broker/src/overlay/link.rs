@@ -19,7 +19,11 @@ pub(super) struct ParentLink {
 
 /// Control messages have room of their own, so that a full queue does not look like a dead peer.
 fn lane(msg: &Message) -> Lane {
-    if msg.kind == Kind::Control { Lane::Control } else { Lane::Bulk }
+    if msg.kind == Kind::Control {
+        Lane::Control
+    } else {
+        Lane::Bulk
+    }
 }
 
 fn send_error(err: SendError) -> RpcError {
@@ -32,12 +36,16 @@ fn send_error(err: SendError) -> RpcError {
 
 impl Link for ChildLink {
     fn send(&mut self, msg: &Message) -> Result<(), RpcError> {
-        self.server.send_on(lane(msg), self.peer, &[msg.encode()]).map_err(send_error)
+        self.server
+            .send_on(lane(msg), self.peer, &[msg.encode()])
+            .map_err(send_error)
     }
 }
 
 impl Link for ParentLink {
     fn send(&mut self, msg: &Message) -> Result<(), RpcError> {
-        self.client.send_on(lane(msg), &[msg.encode()]).map_err(send_error)
+        self.client
+            .send_on(lane(msg), &[msg.encode()])
+            .map_err(send_error)
     }
 }

@@ -20,5 +20,8 @@ use std::time::Duration;
 
 /// Returns how often peers prove that they live, and after which silence they are lost.
 pub fn heartbeat() -> flux_zmtp::Heartbeat {
-    flux_zmtp::Heartbeat { interval: Duration::from_secs(4), timeout: Duration::from_secs(12) }
+    flux_zmtp::Heartbeat {
+        interval: Duration::from_secs(4),
+        timeout: Duration::from_secs(12),
+    }
 }

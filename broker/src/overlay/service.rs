@@ -151,12 +151,15 @@ impl Overlay {
                 pause = (pause * 2).min(RETRY_MAX);
             }
         };
-        cx.spawn(attempts, |me: &mut Overlay, cx, (client, events): (Client, Events)| {
-            let mailbox = cx.mailbox::<Overlay>();
-            cx.spawn_task(pump(events, mailbox, Overlay::on_parent_events));
-            me.client = Some(Rc::new(client));
-            me.send_hello(cx);
-        });
+        cx.spawn(
+            attempts,
+            |me: &mut Overlay, cx, (client, events): (Client, Events)| {
+                let mailbox = cx.mailbox::<Overlay>();
+                cx.spawn_task(pump(events, mailbox, Overlay::on_parent_events));
+                me.client = Some(Rc::new(client));
+                me.send_hello(cx);
+            },
+        );
     }
 
     fn send_hello(&mut self, cx: &mut Cx<'_>) {
@@ -169,7 +172,9 @@ impl Overlay {
             build: hello::build_id().to_owned(),
         };
         if let Some(client) = &self.client {
-            let mut link = ParentLink { client: client.clone() };
+            let mut link = ParentLink {
+                client: client.clone(),
+            };
             if let Err(err) = link.send(&hello::request(&hello)) {
                 cx.log_as_me(3, &format!("hello to the parent: {err}"));
             }
@@ -281,7 +286,10 @@ impl Overlay {
     }
 
     fn child_by_peer(&mut self, peer: PeerId) -> Option<(u32, &mut Child)> {
-        self.children.iter_mut().find(|(_, child)| child.peer == Some(peer)).map(|(rank, child)| (*rank, child))
+        self.children
+            .iter_mut()
+            .find(|(_, child)| child.peer == Some(peer))
+            .map(|(rank, child)| (*rank, child))
     }
 
     fn on_child_message(&mut self, cx: &mut Cx<'_>, peer: PeerId, msg: Message) {
@@ -308,7 +316,9 @@ impl Overlay {
 
     /// Handles the first message of a connection, which must be a hello.
     fn welcome(&mut self, cx: &mut Cx<'_>, peer: PeerId, msg: &Message) {
-        let Some(identity) = self.identities.get(&peer).cloned() else { return };
+        let Some(identity) = self.identities.get(&peer).cloned() else {
+            return;
+        };
         if !self.accepting {
             if self.waiting_hellos.iter().all(|(waiting, _)| *waiting != peer) {
                 self.waiting_hellos.push((peer, msg.clone()));
@@ -326,7 +336,10 @@ impl Overlay {
         let Some(server) = self.server.clone() else { return };
         let mut link = ChildLink { server, peer };
         if let Some(reason) = hello::refusal(&hello, &identity, cx.topology.children()) {
-            cx.log_as_me(3, &format!("refused {} (rank {}): {reason}", hello.hostname, hello.rank));
+            cx.log_as_me(
+                3,
+                &format!("refused {} (rank {}): {reason}", hello.hostname, hello.rank),
+            );
             drop(link.send(&msg.error_response(errno::EINVAL, &reason)));
             return;
         }
@@ -360,7 +373,9 @@ impl Overlay {
 
     fn child_down(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: &str) {
         self.identities.remove(&peer);
-        let Some((rank, child)) = self.child_by_peer(peer) else { return };
+        let Some((rank, child)) = self.child_by_peer(peer) else {
+            return;
+        };
         child.peer = None;
         child.torpid = false;
         let (uuid, clean) = (child.uuid.take(), child.said_goodbye);
@@ -381,13 +396,20 @@ impl Overlay {
     }
 
     pub(super) fn host_of(&self, cx: &Cx<'_>, rank: u32) -> String {
-        let hosts = cx.attrs.get("hostlist").and_then(|h| h.parse::<flux_formats::hostlist::Hostlist>().ok());
+        let hosts = cx
+            .attrs
+            .get("hostlist")
+            .and_then(|h| h.parse::<flux_formats::hostlist::Hostlist>().ok());
         let at = usize::try_from(rank).unwrap_or(usize::MAX);
-        hosts.and_then(|h| h.iter().nth(at).map(|name| name.to_string())).unwrap_or_else(|| format!("rank{rank}"))
+        hosts
+            .and_then(|h| h.iter().nth(at).map(|name| name.to_string()))
+            .unwrap_or_else(|| format!("rank{rank}"))
     }
 
     fn set_child_status(&mut self, cx: &mut Cx<'_>, rank: u32, status: SubtreeStatus, error: Option<String>) {
-        let Some(child) = self.children.get_mut(&rank) else { return };
+        let Some(child) = self.children.get_mut(&rank) else {
+            return;
+        };
         if child.status == status {
             return;
         }
@@ -431,14 +453,22 @@ impl Overlay {
     fn set_torpid(&mut self, cx: &mut Cx<'_>, rank: u32, torpid: bool) {
         let host = self.host_of(cx, rank);
         let text = if torpid {
-            format!("broker on {host} (rank {rank}) has been unresponsive for {}", Fsd::from(self.torpid_max))
+            format!(
+                "broker on {host} (rank {rank}) has been unresponsive for {}",
+                Fsd::from(self.torpid_max)
+            )
         } else {
             format!("broker on {host} (rank {rank}) is responsive now")
         };
         cx.log_as_me(3, &text);
         let ranks = IdSet::from_range(rank, rank);
-        cx.to::<Groups>("groups", move |groups, cx| groups.change(cx, "broker.torpid", torpid, &ranks));
-        let status = self.children.get(&rank).map_or("unknown", |child| child.status.name());
+        cx.to::<Groups>("groups", move |groups, cx| {
+            groups.change(cx, "broker.torpid", torpid, &ranks)
+        });
+        let status = self
+            .children
+            .get(&rank)
+            .map_or("unknown", |child| child.status.name());
         let body = json!({"rank": rank, "status": status, "torpid": torpid});
         for monitor in self.monitors.clone() {
             cx.respond(&monitor, &body);
@@ -449,15 +479,25 @@ impl Overlay {
 
     fn on_goodbye(&mut self, cx: &mut Cx<'_>, req: &Message) {
         let uuid = req.routes.last().cloned();
-        if let Some(child) = self.children.values_mut().find(|child| child.uuid.is_some() && child.uuid == uuid) {
+        if let Some(child) = self
+            .children
+            .values_mut()
+            .find(|child| child.uuid.is_some() && child.uuid == uuid)
+        {
             child.said_goodbye = true;
         }
         cx.respond_empty(req);
     }
 
     fn disconnect_subtree(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(RankRequest { rank }) = cx.decode(req) else { return };
-        let Some((uuid, peer)) = self.children.get(&rank).and_then(|c| Some((c.uuid.clone()?, c.peer?))) else {
+        let Some(RankRequest { rank }) = cx.decode(req) else {
+            return;
+        };
+        let Some((uuid, peer)) = self
+            .children
+            .get(&rank)
+            .and_then(|c| Some((c.uuid.clone()?, c.peer?)))
+        else {
             let text = format!("rank {rank} is not a connected child of rank {}", cx.rank());
             cx.fail(req, errno::ENOENT, &text);
             return;
@@ -488,7 +528,12 @@ impl Overlay {
                 .and_then(|text| text.parse::<Fsd>().ok())
                 .and_then(Fsd::to_duration)
                 .map(Some)
-                .ok_or_else(|| RpcError::new(errno::EINVAL, format!("tbon.{name}: {value} is not a duration (FSD)"))),
+                .ok_or_else(|| {
+                    RpcError::new(
+                        errno::EINVAL,
+                        format!("tbon.{name}: {value} is not a duration (FSD)"),
+                    )
+                }),
         };
         Ok((read("torpid_min")?, read("torpid_max")?))
     }
@@ -506,7 +551,11 @@ fn decode(parts: &[Bytes]) -> Option<Message> {
 }
 
 /// Posts what happens on a socket, in batches, until it is closed.
-async fn pump(mut events: Events, mailbox: Mailbox<Overlay>, take: fn(&mut Overlay, &mut Cx<'_>, Vec<Event>)) {
+async fn pump(
+    mut events: Events,
+    mailbox: Mailbox<Overlay>,
+    take: fn(&mut Overlay, &mut Cx<'_>, Vec<Event>),
+) {
     while let Some(first) = events.recv().await {
         let mut batch = vec![first];
         while batch.len() < EVENT_BATCH
@@ -531,7 +580,10 @@ impl Service for Overlay {
             Method::owner("disconnect-parent"),
             Method::owner("goodbye"),
         ];
-        vec![Interface { service: "overlay", methods: METHODS }]
+        vec![Interface {
+            service: "overlay",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -583,13 +635,18 @@ impl Service for Overlay {
     }
 
     fn on_disconnect(&mut self, cx: &mut Cx<'_>, msg: &Message) {
-        self.health_watchers.retain(|request| request.sender() != msg.sender());
+        self.health_watchers
+            .retain(|request| request.sender() != msg.sender());
         self.monitors.retain(|request| request.sender() != msg.sender());
         cx.drop_traces(msg.sender());
     }
 
     fn stats(&mut self, cx: &mut Cx<'_>) -> Option<Value> {
-        let connected = self.children.values().filter(|child| child.peer.is_some()).count();
+        let connected = self
+            .children
+            .values()
+            .filter(|child| child.peer.is_some())
+            .count();
         Some(json!({
             "child-count": self.children.len(), "child-connected": connected,
             "parent-count": u32::from(self.parent_uuid.is_some()),
@@ -603,10 +660,18 @@ impl Service for Overlay {
     }
 
     fn config_commit(&mut self, cx: &mut Cx<'_>) {
-        let attr = |name: &str| cx.attrs.get(name).and_then(|v| v.parse::<Fsd>().ok()).and_then(Fsd::to_duration);
+        let attr = |name: &str| {
+            cx.attrs
+                .get(name)
+                .and_then(|v| v.parse::<Fsd>().ok())
+                .and_then(Fsd::to_duration)
+        };
         let (min, max) = Self::read_config(&cx.config).unwrap_or_default();
         let floor = Duration::from_millis(100);
-        self.torpid_min = min.or_else(|| attr("tbon.torpid_min")).unwrap_or(self.torpid_min).max(floor);
+        self.torpid_min = min
+            .or_else(|| attr("tbon.torpid_min"))
+            .unwrap_or(self.torpid_min)
+            .max(floor);
         self.torpid_max = max.or_else(|| attr("tbon.torpid_max")).unwrap_or(self.torpid_max);
     }
 }

@@ -44,7 +44,10 @@ impl SubtreeStatus {
 
     /// Returns true when the broker itself is there.
     pub fn is_online(self) -> bool {
-        matches!(self, SubtreeStatus::Full | SubtreeStatus::Partial | SubtreeStatus::Degraded)
+        matches!(
+            self,
+            SubtreeStatus::Full | SubtreeStatus::Partial | SubtreeStatus::Degraded
+        )
     }
 
     /// Combines the children's statuses into the parent's own.

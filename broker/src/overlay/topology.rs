@@ -50,8 +50,15 @@ impl Topology {
                 }
             }
         }
-        let children = (1..size).filter(|r| parents.get(index(*r)) == Some(&rank)).collect();
-        Ok(Topology { rank, parents, children, uri })
+        let children = (1..size)
+            .filter(|r| parents.get(index(*r)) == Some(&rank))
+            .collect();
+        Ok(Topology {
+            rank,
+            parents,
+            children,
+            uri,
+        })
     }
 
     /// Returns a tree in which each rank has up to `k` children; `k` = 0 means that all are children of rank 0.
@@ -59,7 +66,9 @@ impl Topology {
     /// # Errors
     /// [`TopologyError::Rank`].
     pub fn kary(k: u32, rank: u32, size: u32) -> Result<Self, TopologyError> {
-        let parents = (0..size).map(|r| if r == 0 || k == 0 { 0 } else { (r - 1) / k }).collect();
+        let parents = (0..size)
+            .map(|r| if r == 0 || k == 0 { 0 } else { (r - 1) / k })
+            .collect();
         Self::build(format!("kary:{k}"), rank, parents)
     }
 
@@ -83,11 +92,17 @@ impl Topology {
             "flat" | "custom" => Self::kary(0, rank, size)?,
             "binomial" => {
                 // the parent of r is r without its highest set bit
-                let parents = (0..size).map(|r: u32| if r == 0 { 0 } else { r & !(1 << r.ilog2()) }).collect();
+                let parents = (0..size)
+                    .map(|r: u32| if r == 0 { 0 } else { r & !(1 << r.ilog2()) })
+                    .collect();
                 Self::build(String::new(), rank, parents)?
             }
             "mincrit" => {
-                let k = if argument.is_empty() { 0 } else { argument.parse().map_err(|_| bad())? };
+                let k = if argument.is_empty() {
+                    0
+                } else {
+                    argument.parse().map_err(|_| bad())?
+                };
                 Self::mincrit(k, rank, size)?
             }
             _ => return Err(bad()),
@@ -103,7 +118,15 @@ impl Topology {
         if routers == 0 || routers >= others {
             return Self::kary(0, rank, size);
         }
-        let parents = (0..size).map(|r| if r <= routers { 0 } else { 1 + (r - routers - 1) % routers }).collect();
+        let parents = (0..size)
+            .map(|r| {
+                if r <= routers {
+                    0
+                } else {
+                    1 + (r - routers - 1) % routers
+                }
+            })
+            .collect();
         Self::build(String::new(), rank, parents)
     }
 
@@ -124,7 +147,11 @@ impl Topology {
 
     /// Returns the parent of `rank`, `None` for rank 0 and ranks outside the instance.
     pub fn parent_of(&self, rank: u32) -> Option<u32> {
-        if rank == 0 { None } else { self.parents.get(index(rank)).copied() }
+        if rank == 0 {
+            None
+        } else {
+            self.parents.get(index(rank)).copied()
+        }
     }
 
     /// Returns the parent of this rank.
@@ -139,7 +166,9 @@ impl Topology {
 
     /// Returns the children of any rank, ascending.
     pub fn children_of(&self, rank: u32) -> Vec<u32> {
-        (1..self.size()).filter(|r| self.parent_of(*r) == Some(rank)).collect()
+        (1..self.size())
+            .filter(|r| self.parent_of(*r) == Some(rank))
+            .collect()
     }
 
     /// Returns the child of this rank whose subtree holds `rank`.
@@ -209,13 +238,29 @@ mod tests {
         assert_eq!(t.children(), [3, 4]);
         assert_eq!(t.child_toward(4), Some(4));
         assert_eq!(t.child_toward(5), None);
-        assert_eq!((t.level_of(6), t.max_level(), t.descendants_of(0), t.descendants_of(2)), (2, 2, 6, 2));
+        assert_eq!(
+            (
+                t.level_of(6),
+                t.max_level(),
+                t.descendants_of(0),
+                t.descendants_of(2)
+            ),
+            (2, 2, 6, 2)
+        );
         assert_eq!(t.subtree(1), [1, 3, 4]);
     }
 
     #[test]
     fn every_scheme_reaches_rank_0_from_everywhere() {
-        for uri in ["kary:1", "kary:32", "kary:0", "flat", "binomial", "mincrit", "mincrit:3"] {
+        for uri in [
+            "kary:1",
+            "kary:32",
+            "kary:0",
+            "flat",
+            "binomial",
+            "mincrit",
+            "mincrit:3",
+        ] {
             for size in [1, 2, 3, 9, 64, 100] {
                 let t = Topology::from_uri(uri, 0, size).unwrap();
                 assert_eq!(t.descendants_of(0), size - 1, "{uri} {size}");
@@ -230,6 +275,9 @@ mod tests {
         assert!(Topology::custom(0, vec![0, 0, 1]).is_ok());
         assert_eq!(Topology::custom(0, vec![0, 2, 1]), Err(TopologyError::Custom(1)));
         assert_eq!(Topology::custom(0, vec![0, 9]), Err(TopologyError::Custom(1)));
-        assert_eq!(Topology::kary(2, 3, 3), Err(TopologyError::Rank { rank: 3, size: 3 }));
+        assert_eq!(
+            Topology::kary(2, 3, 3),
+            Err(TopologyError::Rank { rank: 3, size: 3 })
+        );
     }
 }

@@ -22,7 +22,13 @@ pub enum Decision {
 ///
 /// `upstream` is the request's flag: on its own rank (`nodeid`) it skips the local service; on any other
 /// rank it is treated as [`NODEID_ANY`]. `provided` tells whether the service is registered here.
-pub fn decide(topology: &Topology, nodeid: u32, upstream: bool, provided: bool, has_parent: bool) -> Decision {
+pub fn decide(
+    topology: &Topology,
+    nodeid: u32,
+    upstream: bool,
+    provided: bool,
+    has_parent: bool,
+) -> Decision {
     let up = || {
         if topology.rank() == 0 {
             Decision::NoService
@@ -39,7 +45,11 @@ pub fn decide(topology: &Topology, nodeid: u32, upstream: bool, provided: bool, 
         return if provided { Decision::Local } else { up() };
     }
     if nodeid == topology.rank() {
-        return if provided { Decision::Local } else { Decision::NoService };
+        return if provided {
+            Decision::Local
+        } else {
+            Decision::NoService
+        };
     }
     if nodeid >= topology.size() {
         return Decision::Unreachable;
@@ -63,8 +73,14 @@ mod tests {
     fn any_is_local_else_up_else_enosys() {
         assert_eq!(decide(&tree(1), NODEID_ANY, false, true, true), Decision::Local);
         assert_eq!(decide(&tree(1), NODEID_ANY, false, false, true), Decision::Parent);
-        assert_eq!(decide(&tree(1), NODEID_ANY, false, false, false), Decision::Unreachable);
-        assert_eq!(decide(&tree(0), NODEID_ANY, false, false, false), Decision::NoService);
+        assert_eq!(
+            decide(&tree(1), NODEID_ANY, false, false, false),
+            Decision::Unreachable
+        );
+        assert_eq!(
+            decide(&tree(0), NODEID_ANY, false, false, false),
+            Decision::NoService
+        );
     }
 
     #[test]

@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 
 /// Returns true for a method that the hub answers for every service.
 pub(super) fn is_builtin(method: &str) -> bool {
-    matches!(method, "ping" | "stats-get" | "stats-clear" | "rusage" | "debug" | "config-reload" | "config-update")
+    matches!(
+        method,
+        "ping" | "stats-get" | "stats-clear" | "rusage" | "debug" | "config-reload" | "config-update"
+    )
 }
 
 pub(super) fn handle(service: &mut dyn Service, cx: &mut Cx<'_>, req: &Message) {
@@ -34,7 +37,11 @@ pub(super) fn handle(service: &mut dyn Service, cx: &mut Cx<'_>, req: &Message) 
         }
         "rusage" => rusage(cx, req),
         "config-reload" | "config-update" => cx.respond_empty(req),
-        _ => cx.fail(req, errno::ENOSYS, "debug flags do not exist in this broker; see flux module trace"),
+        _ => cx.fail(
+            req,
+            errno::ENOSYS,
+            "debug flags do not exist in this broker; see flux module trace",
+        ),
     }
 }
 
@@ -43,8 +50,11 @@ fn ping(cx: &mut Cx<'_>, req: &Message) {
         cx.fail(req, errno::EPROTO, "ping payload must be a JSON object");
         return;
     };
-    let route: Vec<String> =
-        req.routes.iter().map(|r| String::from_utf8_lossy(r.get(..8).unwrap_or(r)).into_owned()).collect();
+    let route: Vec<String> = req
+        .routes
+        .iter()
+        .map(|r| String::from_utf8_lossy(r.get(..8).unwrap_or(r)).into_owned())
+        .collect();
     body.insert("route".into(), Value::from(route.join("!")));
     body.insert("userid".into(), Value::from(req.userid));
     body.insert("rolemask".into(), Value::from(req.rolemask));
@@ -53,13 +63,19 @@ fn ping(cx: &mut Cx<'_>, req: &Message) {
 }
 
 fn rusage(cx: &mut Cx<'_>, req: &Message) {
-    let Some(body) = cx.decode::<Map<String, Value>>(req) else { return };
+    let Some(body) = cx.decode::<Map<String, Value>>(req) else {
+        return;
+    };
     let who = match body.get("who").and_then(Value::as_str).unwrap_or("self") {
         "self" => nix::sys::resource::UsageWho::RUSAGE_SELF,
         "children" => nix::sys::resource::UsageWho::RUSAGE_CHILDREN,
         "thread" => nix::sys::resource::UsageWho::RUSAGE_THREAD,
         other => {
-            cx.fail(req, errno::EINVAL, &format!("unknown rusage target '{other}': use self, children or thread"));
+            cx.fail(
+                req,
+                errno::EINVAL,
+                &format!("unknown rusage target '{other}': use self, children or thread"),
+            );
             return;
         }
     };
@@ -138,7 +154,9 @@ impl Trace {
     }
 
     fn record(&self, prefix: &str, rank: u32, name: Option<&str>, msg: &Message) -> Value {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         let mut record = json!({"timestamp": now.as_secs_f64(), "prefix": prefix, "rank": rank});
         if let Some(name) = name {
             record["name"] = Value::from(name);
@@ -151,7 +169,11 @@ impl Trace {
         {
             record["payload"] = payload;
         }
-        let errnum = if msg.kind == Kind::Response { msg.errnum() } else { 0 };
+        let errnum = if msg.kind == Kind::Response {
+            msg.errnum()
+        } else {
+            0
+        };
         record["errnum"] = Value::from(errnum);
         record["errstr"] = Value::from(if errnum == 0 { "" } else { errno::strerror(errnum) });
         record
@@ -167,8 +189,9 @@ impl Core {
         let name = self.slots.get(slot).map(|s| s.name.clone()).unwrap_or_default();
         let rank = self.rank();
         let wanting = self.traces.iter().filter(|trace| trace.wants(&name, msg));
-        let records: Vec<_> =
-            wanting.map(|t| (t.request.clone(), t.record("rx", rank, Some(&name), msg))).collect();
+        let records: Vec<_> = wanting
+            .map(|t| (t.request.clone(), t.record("rx", rank, Some(&name), msg)))
+            .collect();
         self.send_records(records);
     }
 
@@ -177,10 +200,16 @@ impl Core {
         if self.link_traces.is_empty() {
             return;
         }
-        let child = self.children.iter().find(|(_, uuid)| *uuid == peer).map(|(rank, _)| *rank);
+        let child = self
+            .children
+            .iter()
+            .find(|(_, uuid)| *uuid == peer)
+            .map(|(rank, _)| *rank);
         let rank = child.or(self.topology.parent()).unwrap_or(0);
         let wanting = self.link_traces.iter().filter(|trace| trace.wants("", msg));
-        let records: Vec<_> = wanting.map(|t| (t.request.clone(), t.record(prefix, rank, None, msg))).collect();
+        let records: Vec<_> = wanting
+            .map(|t| (t.request.clone(), t.record(prefix, rank, None, msg)))
+            .collect();
         self.send_records(records);
     }
 
@@ -198,7 +227,12 @@ impl Core {
 impl Cx<'_> {
     /// Returns the default statistics: messages sent and received by kind.
     pub fn counters(&self) -> Value {
-        let counters = self.core.slots.get(self.me).map(|s| s.counters).unwrap_or_default();
+        let counters = self
+            .core
+            .slots
+            .get(self.me)
+            .map(|s| s.counters)
+            .unwrap_or_default();
         let side = |c: [u64; 4]| json!({"request": c[0], "response": c[1], "event": c[2], "control": c[3]});
         json!({"tx": side(counters.tx), "rx": side(counters.rx)})
     }

@@ -24,7 +24,9 @@ impl Core {
     /// `event.subscribe`, `event.unsubscribe`, `service.add` and `service.remove` are answered here, because
     /// they belong to the connection; other requests get the client's route and go on.
     pub fn client_message(&mut self, id: &ClientId, mut msg: Message) {
-        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
         client.rx_count += 1;
         client.stamp(&mut msg);
         match msg.kind {
@@ -62,7 +64,9 @@ impl Core {
             self.client_answer(req, errno::EPROTO, "");
             return;
         };
-        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
         let mut errnum = 0;
         if req.topic.method() == "subscribe" {
             *client.subscriptions.entry(topic).or_insert(0) += 1;
@@ -118,7 +122,9 @@ impl Core {
 
     /// A client's connection ended: its services go, and every service it talked to gets a disconnect.
     pub fn client_down(&mut self, id: &ClientId) {
-        let Some(client) = self.clients.remove(id) else { return };
+        let Some(client) = self.clients.remove(id) else {
+            return;
+        };
         self.routes.remove(id);
         for service in &client.services {
             self.providers.remove(service);
@@ -141,7 +147,11 @@ impl Core {
 
     /// Returns the services that clients registered, for `flux module list`.
     pub fn client_services(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.clients.values().flat_map(|c| c.services.iter().cloned()).collect();
+        let mut names: Vec<_> = self
+            .clients
+            .values()
+            .flat_map(|c| c.services.iter().cloned())
+            .collect();
         names.sort();
         names
     }

@@ -83,7 +83,9 @@ impl Client {
         {
             return false;
         }
-        self.subscriptions.keys().any(|prefix| event.topic.starts_with(prefix.as_str()))
+        self.subscriptions
+            .keys()
+            .any(|prefix| event.topic.starts_with(prefix.as_str()))
     }
 
     /// Remembers the message that tells a service that this client went away.
@@ -96,8 +98,16 @@ impl Client {
         if self.disconnects.contains_key(&key) {
             return;
         }
-        let prefix = req.topic.as_str().rsplit_once('.').map_or("", |(prefix, _)| prefix);
-        let topic = if prefix.is_empty() { "disconnect".to_owned() } else { format!("{prefix}.disconnect") };
+        let prefix = req
+            .topic
+            .as_str()
+            .rsplit_once('.')
+            .map_or("", |(prefix, _)| prefix);
+        let topic = if prefix.is_empty() {
+            "disconnect".to_owned()
+        } else {
+            format!("{prefix}.disconnect")
+        };
         let mut bye = Message::request(topic, req.nodeid(), None);
         bye.flags |= flags::NORESPONSE | (req.flags & flags::UPSTREAM);
         bye.routes.clone_from(&req.routes);

@@ -106,16 +106,18 @@ impl Cx<'_> {
         if req.is_streaming() {
             return true;
         }
-        self.fail(req, errno::EPROTO, &format!("{} requires a streaming request", req.topic));
+        self.fail(
+            req,
+            errno::EPROTO,
+            &format!("{} requires a streaming request", req.topic),
+        );
         false
     }
 
     /// Returns true when the sender is the instance owner or `userid` itself (RFC 12).
     pub fn authorized(&self, req: &Message, userid: u32) -> bool {
         req.rolemask & role::OWNER != 0
-            || (req.rolemask & role::USER != 0
-                && req.userid != msg::USERID_UNKNOWN
-                && req.userid == userid)
+            || (req.rolemask & role::USER != 0 && req.userid != msg::USERID_UNKNOWN && req.userid == userid)
     }
 
     // ---- calling ------------------------------------------------------------------------------------
@@ -165,7 +167,13 @@ impl Cx<'_> {
 
     fn start_rpc(&mut self, req: Message, continuation: Continuation) -> RpcId {
         let matchtag = self.core.allocate_matchtag();
-        self.core.pending.insert(matchtag, Pending { slot: self.me, continuation });
+        self.core.pending.insert(
+            matchtag,
+            Pending {
+                slot: self.me,
+                continuation,
+            },
+        );
         let req = self.prepare(req, matchtag);
         self.core.route_request(req);
         RpcId(matchtag)
@@ -225,7 +233,11 @@ impl Cx<'_> {
     /// Builds a request with a JSON payload for [`Cx::rpc`], [`Cx::rpc_stream`] or [`Cx::notify`].
     pub fn request<T: Serialize + ?Sized>(&self, topic: &'static str, nodeid: u32, body: &T) -> Message {
         // a value of our own types always encodes; an empty payload would be answered with EPROTO
-        Message::request(msg::Topic::from_static(topic), nodeid, msg::json_payload(body).ok())
+        Message::request(
+            msg::Topic::from_static(topic),
+            nodeid,
+            msg::json_payload(body).ok(),
+        )
     }
 
     /// Builds a request to the nearest provider ([`NODEID_ANY`]).
@@ -237,8 +249,14 @@ impl Cx<'_> {
     ///
     /// A typed message without encoding. Returns false when no local service of that name is loaded; when
     /// the type differs the call is dropped.
-    pub fn to<S: Service>(&mut self, service: &str, call: impl FnOnce(&mut S, &mut Cx<'_>) + 'static) -> bool {
-        let Some(slot) = self.core.slot_by_service(service) else { return false };
+    pub fn to<S: Service>(
+        &mut self,
+        service: &str,
+        call: impl FnOnce(&mut S, &mut Cx<'_>) + 'static,
+    ) -> bool {
+        let Some(slot) = self.core.slot_by_service(service) else {
+            return false;
+        };
         self.core.queue.push_back(Work::Call(slot, erase(call)));
         true
     }
@@ -273,7 +291,12 @@ impl Cx<'_> {
     /// Ends a subscription made with the same prefix.
     pub fn unsubscribe(&mut self, prefix: &str) {
         let me = self.me;
-        if let Some(at) = self.core.subscriptions.iter().position(|(p, s)| p == prefix && *s == me) {
+        if let Some(at) = self
+            .core
+            .subscriptions
+            .iter()
+            .position(|(p, s)| p == prefix && *s == me)
+        {
             self.core.subscriptions.remove(at);
         }
     }
@@ -364,7 +387,12 @@ impl Cx<'_> {
 
     /// Logs under the service's own name. `level` is a syslog severity (3 error … 7 debug).
     pub fn log_as_me(&mut self, level: u8, text: &str) {
-        let name = self.core.slots.get(self.me).map(|s| s.name.clone()).unwrap_or_default();
+        let name = self
+            .core
+            .slots
+            .get(self.me)
+            .map(|s| s.name.clone())
+            .unwrap_or_default();
         self.core.log(level, &name, text);
     }
 

@@ -155,7 +155,9 @@ pub struct Core {
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("rank", &self.topology.rank()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("rank", &self.topology.rank())
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,7 +166,9 @@ pub(crate) fn new_uuid() -> Bytes {
     let mut raw = [0u8; 16];
     if getrandom::fill(&mut raw).is_err() {
         // Without a random source ids would collide; time and pid keep them apart until it is back.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         raw = (now.as_nanos() ^ (u128::from(std::process::id()) << 96)).to_ne_bytes();
     }
     raw[6] = raw[6] & 0x0f | 0x40;
@@ -202,7 +206,9 @@ impl Core {
     }
 
     pub(super) fn slot_by_name(&self, name: &str) -> Option<SlotId> {
-        self.slots.iter().position(|slot| slot.name == name && slot.status != ModuleStatus::Exited)
+        self.slots
+            .iter()
+            .position(|slot| slot.name == name && slot.status != ModuleStatus::Exited)
     }
 
     pub(super) fn slot_by_service(&self, service: &str) -> Option<SlotId> {
@@ -218,8 +224,11 @@ impl Core {
         service: &str,
         call: impl FnOnce(&mut S, &mut Cx<'_>) + 'static,
     ) -> bool {
-        let Some(slot) = self.slot_by_service(service) else { return false };
-        self.queue.push_back(Work::Call(slot, super::mailbox::erase(call)));
+        let Some(slot) = self.slot_by_service(service) else {
+            return false;
+        };
+        self.queue
+            .push_back(Work::Call(slot, super::mailbox::erase(call)));
         true
     }
 
@@ -231,7 +240,9 @@ impl Core {
 
     /// Queues bytes for a client and marks it for the flush at the end of the turn.
     pub(super) fn send_to_client(&mut self, id: &ClientId, msg: &Message) {
-        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
         flux_formats::msg::frame_into(msg, &mut client.output);
         client.tx_count += 1;
         if !client.dirty {

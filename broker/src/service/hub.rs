@@ -31,7 +31,9 @@ pub struct Hub {
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("core", &self.core).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +75,12 @@ impl Hub {
             link_traces: Vec::new(),
             exit: None,
         };
-        Hub { core, services: Vec::new(), from_threads, from_tasks }
+        Hub {
+            core,
+            services: Vec::new(),
+            from_threads,
+            from_tasks,
+        }
     }
 
     /// Returns the shared part, for setting up and for tests.
@@ -85,7 +92,12 @@ impl Hub {
     ///
     /// # Errors
     /// EEXIST when one of its service names is taken; the error of [`Service::start`].
-    pub fn load(&mut self, name: &str, service: Box<dyn Service>, is_module: bool) -> Result<SlotId, RpcError> {
+    pub fn load(
+        &mut self,
+        name: &str,
+        service: Box<dyn Service>,
+        is_module: bool,
+    ) -> Result<SlotId, RpcError> {
         let slot = self.core.register_slot(name, service.as_ref(), is_module)?;
         self.services.push(Some(service));
         self.start(slot)?;
@@ -110,8 +122,13 @@ impl Hub {
     }
 
     fn with_service(&mut self, slot: SlotId, call: impl FnOnce(&mut dyn Service, &mut Cx<'_>)) {
-        let Some(mut service) = self.services.get_mut(slot).and_then(Option::take) else { return };
-        let mut cx = Cx { core: &mut self.core, me: slot };
+        let Some(mut service) = self.services.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        let mut cx = Cx {
+            core: &mut self.core,
+            me: slot,
+        };
         call(service.as_mut(), &mut cx);
         if let Some(place) = self.services.get_mut(slot) {
             *place = Some(service);
@@ -187,7 +204,12 @@ impl Hub {
             let mut answer = Ok(());
             self.with_service(slot, |service, cx| answer = service.config_prepare(cx, config));
             if let Err(err) = answer {
-                let name = self.core.slots.get(slot).map(|s| s.name.clone()).unwrap_or_default();
+                let name = self
+                    .core
+                    .slots
+                    .get(slot)
+                    .map(|s| s.name.clone())
+                    .unwrap_or_default();
                 return Err(RpcError::new(err.errnum, format!("{name}: {}", err.text)));
             }
         }
@@ -206,7 +228,10 @@ impl Hub {
             return;
         }
         let status = self.core.slots.get(slot).map(|s| s.status);
-        if !matches!(status, Some(ModuleStatus::Running | ModuleStatus::Init | ModuleStatus::Finalizing)) {
+        if !matches!(
+            status,
+            Some(ModuleStatus::Running | ModuleStatus::Init | ModuleStatus::Finalizing)
+        ) {
             self.core.refuse(&msg, errno::ENOSYS, "");
             return;
         }
@@ -225,7 +250,9 @@ impl Hub {
     }
 
     fn feed(&mut self, matchtag: u32, result: Result<Message, RpcError>) {
-        let Some(mut pending) = self.core.pending.remove(&matchtag) else { return };
+        let Some(mut pending) = self.core.pending.remove(&matchtag) else {
+            return;
+        };
         let slot = pending.slot;
         self.core.count_rx(slot, Kind::Response);
         match pending.continuation {
@@ -337,7 +364,9 @@ enum Handling {
 
 impl Core {
     fn access(&self, slot: SlotId, msg: &Message) -> Handling {
-        let Some(slot) = self.slots.get(slot) else { return Handling::Unknown };
+        let Some(slot) = self.slots.get(slot) else {
+            return Handling::Unknown;
+        };
         if let Some(access) = slot.methods.get(msg.topic.as_str()) {
             return Handling::Method(*access);
         }
@@ -364,7 +393,10 @@ impl Core {
         is_module: bool,
     ) -> Result<SlotId, RpcError> {
         if self.slot_by_name(name).is_some() {
-            return Err(RpcError::new(errno::EEXIST, format!("module {name} is already loaded")));
+            return Err(RpcError::new(
+                errno::EEXIST,
+                format!("module {name} is already loaded"),
+            ));
         }
         let id = self.slots.len();
         let mut methods = HashMap::new();
@@ -410,7 +442,8 @@ impl Core {
     /// Removes every trace of a slot: its services, subscriptions, timers in flight and pending RPCs.
     fn forget_slot(&mut self, id: SlotId) {
         self.set_status(id, ModuleStatus::Exited);
-        self.providers.retain(|_, provider| *provider != Provider::Slot(id));
+        self.providers
+            .retain(|_, provider| *provider != Provider::Slot(id));
         self.subscriptions.retain(|(_, slot)| *slot != id);
         self.routes.retain(|_, hop| *hop != Hop::Slot(id));
         self.drop_pending_of(id);
@@ -441,12 +474,18 @@ impl Core {
     /// Writes what waits for clients; a client that does not read and has too much waiting is dropped.
     fn flush_clients(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
-            let Some(client) = self.clients.get_mut(&id) else { continue };
+            let Some(client) = self.clients.get_mut(&id) else {
+                continue;
+            };
             client.dirty = false;
             let outbox = client.outbox.clone();
             outbox.flush(&mut client.output);
             if client.output.len() > OUTPUT_BYTES_MAX {
-                let text = format!("client pid {} does not read, {} bytes wait", client.info.pid, client.output.len());
+                let text = format!(
+                    "client pid {} does not read, {} bytes wait",
+                    client.info.pid,
+                    client.output.len()
+                );
                 client.output.clear();
                 outbox.abort(&text);
                 self.log(4, "connector-local", &text);
@@ -456,7 +495,9 @@ impl Core {
 
     /// Writes more of a client's output when its socket has room; returns true when nothing is left.
     pub fn flush_client(&mut self, id: &super::ClientId) -> bool {
-        let Some(client) = self.clients.get_mut(id) else { return true };
+        let Some(client) = self.clients.get_mut(id) else {
+            return true;
+        };
         let outbox = client.outbox.clone();
         outbox.flush(&mut client.output);
         client.output.is_empty()

@@ -1,9 +1,9 @@
 //! How does a service come and go while the broker runs?
 
+use super::Cx;
 use super::core::{Core, ModuleStatus, SlotId, Work};
 use super::mailbox::erase;
 use super::spec::{RpcError, Service};
-use super::Cx;
 use flux_formats::errno;
 use std::any::Any;
 
@@ -63,10 +63,16 @@ impl Cx<'_> {
         let id = self.core.slot_by_name(name).ok_or_else(missing)?;
         let slot = self.core.slots.get_mut(id).ok_or_else(missing)?;
         if !slot.is_module {
-            return Err(RpcError::new(errno::EPERM, format!("{name} is part of the broker and cannot be removed")));
+            return Err(RpcError::new(
+                errno::EPERM,
+                format!("{name} is part of the broker and cannot be removed"),
+            ));
         }
         if slot.status == ModuleStatus::Finalizing {
-            return Err(RpcError::new(errno::EBUSY, format!("module {name} is stopping already")));
+            return Err(RpcError::new(
+                errno::EBUSY,
+                format!("module {name} is stopping already"),
+            ));
         }
         slot.status = ModuleStatus::Finalizing;
         slot.stop_waiter = Some(erase(done));
@@ -77,13 +83,22 @@ impl Cx<'_> {
 
     /// Returns the loaded modules.
     pub fn modules(&self) -> Vec<ModuleInfo> {
-        let loaded = self.core.slots.iter().filter(|s| s.is_module && s.status != ModuleStatus::Exited);
+        let loaded = self
+            .core
+            .slots
+            .iter()
+            .filter(|s| s.is_module && s.status != ModuleStatus::Exited);
         loaded
             .map(|slot| ModuleInfo {
                 name: slot.name.clone(),
                 idle_secs: slot.last_used.elapsed().as_secs(),
                 status: slot.status,
-                services: slot.services.iter().filter(|s| **s != slot.name).cloned().collect(),
+                services: slot
+                    .services
+                    .iter()
+                    .filter(|s| **s != slot.name)
+                    .cloned()
+                    .collect(),
             })
             .collect()
     }
@@ -101,7 +116,9 @@ impl Cx<'_> {
                 done(service, cx, result);
             }
         });
-        self.core.queue.push_back(Work::Reconfigure(std::rc::Rc::new(config), me, done));
+        self.core
+            .queue
+            .push_back(Work::Reconfigure(std::rc::Rc::new(config), me, done));
     }
 
     /// Starts a `module.trace` stream.
@@ -117,14 +134,18 @@ impl Cx<'_> {
     /// Ends the traces of a client that went away.
     pub fn drop_traces(&mut self, sender: Option<&bytes::Bytes>) {
         self.core.traces.retain(|trace| trace.request.sender() != sender);
-        self.core.link_traces.retain(|trace| trace.request.sender() != sender);
+        self.core
+            .link_traces
+            .retain(|trace| trace.request.sender() != sender);
     }
 }
 
 impl Core {
     /// Reports the outcome of a load to whoever asked for it.
     pub(super) fn load_finished(&mut self, slot: SlotId, result: Result<(), RpcError>) {
-        let Some((caller, done)) = self.load_waiters.remove(&slot) else { return };
+        let Some((caller, done)) = self.load_waiters.remove(&slot) else {
+            return;
+        };
         let call: super::mailbox::Call = Box::new(move |any, cx| done(any, cx, result));
         self.queue.push_back(Work::Call(caller, call));
     }
@@ -132,7 +153,9 @@ impl Core {
     /// A module's stop is complete: it is removed after the current call, and the waiter runs.
     pub(super) fn slot_stopped(&mut self, id: SlotId) {
         self.removed.push(id);
-        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
         slot.status = ModuleStatus::Exited;
         if let Some(waiter) = slot.stop_waiter.take() {
             let caller = slot.stop_caller;

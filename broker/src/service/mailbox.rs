@@ -38,19 +38,29 @@ pub struct Mailbox<S> {
 
 impl<S> std::fmt::Debug for Mailbox<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mailbox").field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("Mailbox")
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
     }
 }
 
 impl<S> Clone for Mailbox<S> {
     fn clone(&self) -> Self {
-        Mailbox { sender: self.sender.clone(), slot: self.slot, service: PhantomData }
+        Mailbox {
+            sender: self.sender.clone(),
+            slot: self.slot,
+            service: PhantomData,
+        }
     }
 }
 
 impl<S: Service> Mailbox<S> {
     pub(super) fn new(sender: mpsc::Sender<(SlotId, SendCall)>, slot: SlotId) -> Self {
-        Mailbox { sender, slot, service: PhantomData }
+        Mailbox {
+            sender,
+            slot,
+            service: PhantomData,
+        }
     }
 
     fn pack(call: impl FnOnce(&mut S, &mut Cx<'_>) + Send + 'static) -> SendCall {
@@ -72,15 +82,23 @@ impl<S: Service> Mailbox<S> {
         &self,
         call: impl FnOnce(&mut S, &mut Cx<'_>) + Send + 'static,
     ) -> Result<(), MailboxFull> {
-        self.sender.send((self.slot, Self::pack(call))).await.map_err(|_| MailboxFull)
+        self.sender
+            .send((self.slot, Self::pack(call)))
+            .await
+            .map_err(|_| MailboxFull)
     }
 
     /// Posts a call without waiting.
     ///
     /// # Errors
     /// The mailbox is full or the hub has ended; the call is dropped.
-    pub fn try_post(&self, call: impl FnOnce(&mut S, &mut Cx<'_>) + Send + 'static) -> Result<(), MailboxFull> {
-        self.sender.try_send((self.slot, Self::pack(call))).map_err(|_| MailboxFull)
+    pub fn try_post(
+        &self,
+        call: impl FnOnce(&mut S, &mut Cx<'_>) + Send + 'static,
+    ) -> Result<(), MailboxFull> {
+        self.sender
+            .try_send((self.slot, Self::pack(call)))
+            .map_err(|_| MailboxFull)
     }
 
     /// Posts a call from a thread that is not the broker's, waiting while the mailbox is full.
@@ -91,6 +109,8 @@ impl<S: Service> Mailbox<S> {
         &self,
         call: impl FnOnce(&mut S, &mut Cx<'_>) + Send + 'static,
     ) -> Result<(), MailboxFull> {
-        self.sender.blocking_send((self.slot, Self::pack(call))).map_err(|_| MailboxFull)
+        self.sender
+            .blocking_send((self.slot, Self::pack(call)))
+            .map_err(|_| MailboxFull)
     }
 }

@@ -109,8 +109,11 @@ impl Core {
         if matchtag == msg::MATCHTAG_NONE || !self.pending.contains_key(&matchtag) {
             return;
         }
-        let result =
-            if resp.errnum() == 0 { Ok(resp) } else { Err(RpcError::from_response(&resp)) };
+        let result = if resp.errnum() == 0 {
+            Ok(resp)
+        } else {
+            Err(RpcError::from_response(&resp))
+        };
         self.queue.push_back(Work::Answer(matchtag, result));
     }
 
@@ -129,7 +132,9 @@ impl Core {
             self.refuse(&req, err.errnum, if err.has_text { &err.text } else { "" });
             return;
         }
-        let Some(sender) = req.sender().cloned() else { return };
+        let Some(sender) = req.sender().cloned() else {
+            return;
+        };
         if req.wants_response() && req.matchtag() != msg::MATCHTAG_NONE {
             let mut header = req;
             header.payload = None;
@@ -211,8 +216,12 @@ impl Core {
         for slot in seen {
             self.queue.push_back(Work::Deliver(slot, event.clone()));
         }
-        let wanting: Vec<_> =
-            self.clients.iter().filter(|(_, c)| c.wants(&event)).map(|(id, _)| id.clone()).collect();
+        let wanting: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.wants(&event))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in wanting {
             self.send_to_client(&id, &event);
         }
@@ -222,11 +231,15 @@ impl Core {
     ///
     /// For events that are too frequent to publish for nobody.
     pub fn event_wanted(&self, topic: &str) -> bool {
-        self.subscriptions.iter().any(|(prefix, _)| topic.starts_with(prefix.as_str()))
-            || self
-                .clients
-                .values()
-                .any(|client| client.subscriptions.keys().any(|prefix| topic.starts_with(prefix.as_str())))
+        self.subscriptions
+            .iter()
+            .any(|(prefix, _)| topic.starts_with(prefix.as_str()))
+            || self.clients.values().any(|client| {
+                client
+                    .subscriptions
+                    .keys()
+                    .any(|prefix| topic.starts_with(prefix.as_str()))
+            })
     }
 
     /// Registers a connected peer; `child` is its rank when it is a child, `None` for the parent.
@@ -262,7 +275,8 @@ impl Core {
 
     /// Returns how many requests crossed a peer and wait for their answer.
     pub fn crossing_count(&self, peer: Option<&Bytes>) -> usize {
-        peer.and_then(|peer| self.crossing.get(peer)).map_or(0, std::collections::HashMap::len)
+        peer.and_then(|peer| self.crossing.get(peer))
+            .map_or(0, std::collections::HashMap::len)
     }
 
     /// Sends a message straight to a connected peer, not routed (hello, goodbye, control).
@@ -275,6 +289,7 @@ impl Core {
 
     /// Fails the RPCs that other services have pending at a slot which is going away.
     pub(super) fn drop_pending_of(&mut self, slot: SlotId) {
-        self.pending.retain(|_, Pending { slot: owner, .. }| *owner != slot);
+        self.pending
+            .retain(|_, Pending { slot: owner, .. }| *owner != slot);
     }
 }

@@ -48,17 +48,26 @@ pub struct Method {
 impl Method {
     /// Returns a method for the instance owner only.
     pub const fn owner(name: &'static str) -> Self {
-        Method { name, access: Access::Owner }
+        Method {
+            name,
+            access: Access::Owner,
+        }
     }
 
     /// Returns a method for the owner and guests; the handler checks whose object it is.
     pub const fn user(name: &'static str) -> Self {
-        Method { name, access: Access::User }
+        Method {
+            name,
+            access: Access::User,
+        }
     }
 
     /// Returns a method for any role.
     pub const fn all(name: &'static str) -> Self {
-        Method { name, access: Access::All }
+        Method {
+            name,
+            access: Access::All,
+        }
     }
 }
 
@@ -86,12 +95,20 @@ pub struct RpcError {
 impl RpcError {
     /// Returns an error with a text of its own.
     pub fn new(errnum: Errnum, text: impl Into<String>) -> Self {
-        RpcError { errnum, text: text.into(), has_text: true }
+        RpcError {
+            errnum,
+            text: text.into(),
+            has_text: true,
+        }
     }
 
     /// Returns an error with the C library's text, sent without payload.
     pub fn bare(errnum: Errnum) -> Self {
-        RpcError { errnum, text: errno::strerror(errnum).to_owned(), has_text: false }
+        RpcError {
+            errnum,
+            text: errno::strerror(errnum).to_owned(),
+            has_text: false,
+        }
     }
 
     /// Returns the error that an error response carries.

@@ -18,7 +18,11 @@ pub(super) struct Timers<T> {
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        Timers { heap: BinaryHeap::new(), values: HashMap::new(), next: 1 }
+        Timers {
+            heap: BinaryHeap::new(),
+            values: HashMap::new(),
+            next: 1,
+        }
     }
 }
 

@@ -16,10 +16,7 @@ where
     // SAFETY: `Into<OwnedFd>` holds only for types that own their one descriptor, so it stays open, and the
     // same, until the AsyncFd that takes the owner is dropped; `AsRawFd` of such a type gives that descriptor.
     #[expect(unsafe_code, reason = "the owner of the descriptor moves into the AsyncFd")]
-    unsafe {
-        AsyncFd::register_with_interest(owner, interest)
-    }
-    .map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(owner, interest) }.map_err(Into::into)
 }
 
 #[cfg(test)]

@@ -79,16 +79,28 @@ impl IoObject {
         use base64::Engine;
         let (text, encoding) = match std::str::from_utf8(data) {
             Ok(text) => (text.to_owned(), None),
-            Err(_) => {
-                (base64::engine::general_purpose::STANDARD.encode(data), Some("base64".to_owned()))
-            }
+            Err(_) => (
+                base64::engine::general_purpose::STANDARD.encode(data),
+                Some("base64".to_owned()),
+            ),
         };
-        IoObject { stream: stream.to_owned(), rank: rank.to_string(), data: Some(text), encoding, eof: false }
+        IoObject {
+            stream: stream.to_owned(),
+            rank: rank.to_string(),
+            data: Some(text),
+            encoding,
+            eof: false,
+        }
     }
 
     /// Returns the end of a stream of one rank.
     pub fn end(stream: &str, rank: u32) -> Self {
-        IoObject { stream: stream.to_owned(), rank: rank.to_string(), eof: true, ..IoObject::default() }
+        IoObject {
+            stream: stream.to_owned(),
+            rank: rank.to_string(),
+            eof: true,
+            ..IoObject::default()
+        }
     }
 
     /// Returns the bytes, or `None` when they are not in the encoding they claim.
@@ -166,10 +178,16 @@ mod tests {
     fn rfc_42_example() {
         let text = r#"{"cmd":{"cwd":"/home/test","cmdline":["hostname"],"env":{"PATH":"/bin"},"opts":{},"channels":[]},"flags":11}"#;
         let request: ExecRequest = serde_json::from_str(text).unwrap();
-        assert_eq!((request.cmd.cmdline.len(), request.flags, request.local_flags), (1, 11, 0));
+        assert_eq!(
+            (request.cmd.cmdline.len(), request.flags, request.local_flags),
+            (1, 11, 0)
+        );
         let io = serde_json::to_string(&IoObject::new("stdout", 0, b"system76-pc\n")).unwrap();
         assert_eq!(io, r#"{"stream":"stdout","rank":"0","data":"system76-pc\n"}"#);
-        assert_eq!(serde_json::to_string(&IoObject::end("stderr", 3)).unwrap(), r#"{"stream":"stderr","rank":"3","eof":true}"#);
+        assert_eq!(
+            serde_json::to_string(&IoObject::end("stderr", 3)).unwrap(),
+            r#"{"stream":"stderr","rank":"3","eof":true}"#
+        );
     }
 
     proptest! {

@@ -36,17 +36,24 @@ fn always(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     )?;
     linker
         .instance("flux:policy/clock@0.1.0")?
-        .func_wrap("now", |store: StoreContextMut<'_, GuestState>, (): ()| Ok((store.data().now,)))?;
+        .func_wrap("now", |store: StoreContextMut<'_, GuestState>, (): ()| {
+            Ok((store.data().now,))
+        })?;
     let mut config = linker.instance("flux:policy/config@0.1.0")?;
-    config.func_wrap("get", |store: StoreContextMut<'_, GuestState>, (path,): (WasmStr,)| {
-        let path = path.to_str(&store)?;
-        let configuration = &store.data().configuration;
-        if path.is_empty() {
-            return Ok((Some(configuration.text.to_string()),));
-        }
-        Ok((at(&configuration.value, &path).map(Value::to_string),))
+    config.func_wrap(
+        "get",
+        |store: StoreContextMut<'_, GuestState>, (path,): (WasmStr,)| {
+            let path = path.to_str(&store)?;
+            let configuration = &store.data().configuration;
+            if path.is_empty() {
+                return Ok((Some(configuration.text.to_string()),));
+            }
+            Ok((at(&configuration.value, &path).map(Value::to_string),))
+        },
+    )?;
+    config.func_wrap("args", |store: StoreContextMut<'_, GuestState>, (): ()| {
+        Ok((store.data().args.to_string(),))
     })?;
-    config.func_wrap("args", |store: StoreContextMut<'_, GuestState>, (): ()| Ok((store.data().args.to_string(),)))?;
     // types has no functions; it is there for its records
     linker.instance("flux:policy/types@0.1.0")?;
     Ok(())
@@ -61,40 +68,54 @@ fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 fn jobs(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let mut jobs = linker.instance("flux:policy/jobs@0.1.0")?;
     jobs.resource("job", ResourceType::host::<JobHandle>(), |_, _| Ok(()))?;
-    jobs.func_wrap("[method]job.id", |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| {
-        Ok((job(&store)?.id,))
-    })?;
-    jobs.func_wrap("[method]job.userid", |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| {
-        Ok((job(&store)?.userid,))
-    })?;
+    jobs.func_wrap(
+        "[method]job.id",
+        |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| Ok((job(&store)?.id,)),
+    )?;
+    jobs.func_wrap(
+        "[method]job.userid",
+        |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| Ok((job(&store)?.userid,)),
+    )?;
     jobs.func_wrap(
         "[method]job.rolemask",
         |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| Ok((job(&store)?.rolemask,)),
     )?;
-    jobs.func_wrap("[method]job.urgency", |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| {
-        Ok((job(&store)?.urgency,))
-    })?;
-    jobs.func_wrap("[method]job.flags", |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| {
-        Ok((job(&store)?.flags,))
-    })?;
-    jobs.func_wrap("[method]job.jobspec", |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| {
-        Ok((job(&store)?.jobspec.clone(),))
-    })?;
+    jobs.func_wrap(
+        "[method]job.urgency",
+        |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| Ok((job(&store)?.urgency,)),
+    )?;
+    jobs.func_wrap(
+        "[method]job.flags",
+        |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| Ok((job(&store)?.flags,)),
+    )?;
+    jobs.func_wrap(
+        "[method]job.jobspec",
+        |store: StoreContextMut<'_, GuestState>, (_,): (Resource<JobHandle>,)| {
+            Ok((job(&store)?.jobspec.clone(),))
+        },
+    )?;
     Ok(())
 }
 
 /// Returns the job of the running call; a guest cannot hold one beyond it.
 fn job<'a>(store: &'a StoreContextMut<'_, GuestState>) -> wasmtime::Result<&'a Job> {
-    store.data().job.as_ref().ok_or_else(|| wasmtime::Error::msg("no job in this call"))
+    store
+        .data()
+        .job
+        .as_ref()
+        .ok_or_else(|| wasmtime::Error::msg("no job in this call"))
 }
 
 /// Grants pool: allocation through the trusted side.
 fn pool(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let mut pool = linker.instance("flux:policy/pool@0.1.0")?;
-    pool.func_wrap("allocate", |mut store: StoreContextMut<'_, GuestState>, (id,): (u64,)| {
-        let answer: Result<(), Failure> = store.data_mut().sched.allocate(id);
-        Ok((answer,))
-    })?;
+    pool.func_wrap(
+        "allocate",
+        |mut store: StoreContextMut<'_, GuestState>, (id,): (u64,)| {
+            let answer: Result<(), Failure> = store.data_mut().sched.allocate(id);
+            Ok((answer,))
+        },
+    )?;
     pool.func_wrap("count", |store: StoreContextMut<'_, GuestState>, (): ()| {
         let counts = store.data().sched.counts();
         let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

@@ -77,9 +77,10 @@ fn names(world: World) -> (&'static str, &'static [&'static str]) {
     match world {
         World::Validator => ("flux:policy/validation@0.1.0", &["validate"]),
         World::Frobnicator => ("flux:policy/frobnication@0.1.0", &["frobnicate"]),
-        World::Scheduler => {
-            ("flux:policy/scheduling@0.1.0", &["submitted", "removed", "reprioritized", "schedule"])
-        }
+        World::Scheduler => (
+            "flux:policy/scheduling@0.1.0",
+            &["submitted", "removed", "reprioritized", "schedule"],
+        ),
     }
 }
 
@@ -92,13 +93,18 @@ impl Guest {
     ) -> Result<(Guest, Manifest), PolicyError> {
         let runtime = Runtime::get()?;
         let (component, manifest) = load::load(&runtime.engine, dir, &spec)?;
-        let failed = |source| PolicyError::Load { name: spec.name.clone(), source };
+        let failed = |source| PolicyError::Load {
+            name: spec.name.clone(),
+            source,
+        };
         let pre = imports::linker(&runtime.engine, spec.world)
             .and_then(|linker| linker.instantiate_pre(&component))
             .map_err(failed)?;
         let find = |interface: &str, function: &str| {
             let (_, outer) = component.get_export(None, interface)?;
-            component.get_export(Some(&outer), function).map(|(_, index)| index)
+            component
+                .get_export(Some(&outer), function)
+                .map(|(_, index)| index)
         };
         let need = |interface: &str, function: &str| {
             find(interface, function).ok_or_else(|| PolicyError::Export {
@@ -109,7 +115,10 @@ impl Guest {
         let (interface, functions) = names(spec.world);
         let exports = Exports {
             configure: need("flux:policy/plugin@0.1.0", "configure")?,
-            world: functions.iter().map(|function| need(interface, function)).collect::<Result<_, _>>()?,
+            world: functions
+                .iter()
+                .map(|function| need(interface, function))
+                .collect::<Result<_, _>>()?,
         };
         let mut guest = Guest {
             name: Arc::from(spec.name.as_str()),
@@ -147,7 +156,11 @@ impl Guest {
     }
 
     /// Gives the plugin a configuration.
-    pub(crate) fn configure(&mut self, configuration: Arc<Configuration>, now: f64) -> Result<(), PolicyError> {
+    pub(crate) fn configure(
+        &mut self,
+        configuration: Arc<Configuration>,
+        now: f64,
+    ) -> Result<(), PolicyError> {
         self.configuration = configuration;
         if self.live.is_none() {
             return self.ensure_live(now);
@@ -179,7 +192,11 @@ impl Guest {
         result.map_err(|error| {
             self.live = None;
             let reason = reason(&error);
-            PolicyError::Trapped { name: self.spec.name.clone(), function, reason }
+            PolicyError::Trapped {
+                name: self.spec.name.clone(),
+                function,
+                reason,
+            }
         })
     }
 
@@ -189,8 +206,13 @@ impl Guest {
             return Ok(());
         }
         let live = self.instantiate(now);
-        self.live = Some(live.map_err(|source| PolicyError::Load { name: self.spec.name.clone(), source })?);
-        let answer = self.call("configure", now, |store, functions| functions.configure.call(store, ()));
+        self.live = Some(live.map_err(|source| PolicyError::Load {
+            name: self.spec.name.clone(),
+            source,
+        })?);
+        let answer = self.call("configure", now, |store, functions| {
+            functions.configure.call(store, ())
+        });
         let refused = answer.and_then(|(answer,)| self.refused(answer));
         if refused.is_err() {
             self.live = None;
@@ -200,8 +222,13 @@ impl Guest {
 
     fn instantiate(&self, now: f64) -> wasmtime::Result<Live> {
         let limits = &self.spec.limits;
-        let state =
-            GuestState::new(self.name.clone(), self.args.clone(), limits, self.configuration.clone(), now);
+        let state = GuestState::new(
+            self.name.clone(),
+            self.args.clone(),
+            limits,
+            self.configuration.clone(),
+            now,
+        );
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(limits.answer_bytes_max.saturating_add(LIFT_BYTES_EXTRA));
@@ -210,7 +237,10 @@ impl Guest {
         let instance = self.pre.instantiate(&mut store)?;
         let configure = instance.get_typed_func(&mut store, self.exports.configure)?;
         let mut next = self.exports.world.iter();
-        let mut index = || next.next().ok_or_else(|| wasmtime::Error::msg("a function is missing"));
+        let mut index = || {
+            next.next()
+                .ok_or_else(|| wasmtime::Error::msg("a function is missing"))
+        };
         let world = match self.spec.world {
             World::Validator => Function::Validate(instance.get_typed_func(&mut store, index()?)?),
             World::Frobnicator => Function::Frobnicate(instance.get_typed_func(&mut store, index()?)?),
@@ -221,13 +251,20 @@ impl Guest {
                 schedule: instance.get_typed_func(&mut store, index()?)?,
             })),
         };
-        Ok(Live { store, functions: Functions { configure, world } })
+        Ok(Live {
+            store,
+            functions: Functions { configure, world },
+        })
     }
 
     fn refused(&self, answer: Result<(), Refusal>) -> Result<(), PolicyError> {
         answer.map_err(|refusal| {
             let refusal = refusal.tidy();
-            PolicyError::Refused { name: self.spec.name.clone(), errnum: refusal.errnum, text: refusal.text }
+            PolicyError::Refused {
+                name: self.spec.name.clone(),
+                errnum: refusal.errnum,
+                text: refusal.text,
+            }
         })
     }
 }
@@ -235,7 +272,11 @@ impl Guest {
 impl Refusal {
     /// Returns the refusal with a possible error number and a bounded text.
     pub(crate) fn tidy(self) -> Refusal {
-        let errnum = if (1..=4095).contains(&self.errnum) { self.errnum } else { flux_formats::errno::EINVAL };
+        let errnum = if (1..=4095).contains(&self.errnum) {
+            self.errnum
+        } else {
+            flux_formats::errno::EINVAL
+        };
         let mut text = self.text;
         if text.len() > REFUSAL_BYTES_MAX {
             text.truncate(text.floor_char_boundary(REFUSAL_BYTES_MAX));
@@ -259,6 +300,9 @@ fn reason(error: &wasmtime::Error) -> String {
 
 impl std::fmt::Debug for Guest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guest").field("name", &self.name).field("live", &self.live.is_some()).finish_non_exhaustive()
+        f.debug_struct("Guest")
+            .field("name", &self.name)
+            .field("live", &self.live.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,12 @@ pub(crate) struct LogGate {
 
 impl LogGate {
     pub(crate) fn new(rate: u32) -> LogGate {
-        LogGate { rate, second: f64::NEG_INFINITY, passed: 0, dropped: 0 }
+        LogGate {
+            rate,
+            second: f64::NEG_INFINITY,
+            passed: 0,
+            dropped: 0,
+        }
     }
 
     /// Returns true when a message may pass at `now`.
@@ -43,7 +48,9 @@ impl LogGate {
 /// Returns `text` cut to `bytes_max` at a character's border, in one line.
 pub(crate) fn cut_line(text: &str, bytes_max: usize) -> String {
     let end = text.floor_char_boundary(bytes_max);
-    text.get(..end).unwrap_or("").replace(|c: char| c.is_control(), " ")
+    text.get(..end)
+        .unwrap_or("")
+        .replace(|c: char| c.is_control(), " ")
 }
 
 #[cfg(test)]
@@ -53,7 +60,10 @@ mod tests {
     #[test]
     fn floods_are_counted() {
         let mut gate = LogGate::new(2);
-        assert_eq!([gate.pass(1.0), gate.pass(1.1), gate.pass(1.2), gate.pass(1.9)], [true, true, false, false]);
+        assert_eq!(
+            [gate.pass(1.0), gate.pass(1.1), gate.pass(1.2), gate.pass(1.9)],
+            [true, true, false, false]
+        );
         assert_eq!(gate.take_dropped(1.9), None);
         assert_eq!(gate.take_dropped(2.0), Some(2));
         assert_eq!(gate.take_dropped(2.0), None);

@@ -69,14 +69,25 @@ impl Runtime {
         loop {
             let begun = self.begun.load(Ordering::SeqCst);
             let running = begun != self.ended.load(Ordering::SeqCst);
-            idle_ticks = if running || begun != seen { 0 } else { idle_ticks + 1 };
+            idle_ticks = if running || begun != seen {
+                0
+            } else {
+                idle_ticks + 1
+            };
             seen = begun;
             if idle_ticks >= IDLE_TICKS_MAX {
                 *asleep = true;
-                asleep = self.rouse.wait_while(asleep, |asleep| *asleep).unwrap_or_else(PoisonError::into_inner);
+                asleep = self
+                    .rouse
+                    .wait_while(asleep, |asleep| *asleep)
+                    .unwrap_or_else(PoisonError::into_inner);
                 idle_ticks = 0;
             }
-            asleep = self.rouse.wait_timeout(asleep, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            asleep = self
+                .rouse
+                .wait_timeout(asleep, TICK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             self.engine.increment_epoch();
         }
     }

@@ -101,7 +101,11 @@ impl GuestState {
         self.started = None;
         if let Some(dropped) = self.gate.take_dropped(now) {
             let message = format!("{dropped} log messages dropped: too many in a second");
-            self.logs.push(LogRecord { plugin: self.plugin.clone(), level: 4, message });
+            self.logs.push(LogRecord {
+                plugin: self.plugin.clone(),
+                level: 4,
+                message,
+            });
         }
     }
 
@@ -119,18 +123,25 @@ impl GuestState {
     pub(crate) fn log(&mut self, level: u8, message: &str) {
         if self.gate.pass(self.now) {
             let message = cut_line(message, MESSAGE_BYTES_MAX);
-            self.logs.push(LogRecord { plugin: self.plugin.clone(), level, message });
+            self.logs.push(LogRecord {
+                plugin: self.plugin.clone(),
+                level,
+                message,
+            });
         }
     }
 }
 
 impl fmt::Debug for GuestState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuestState").field("plugin", &self.plugin).finish_non_exhaustive()
+        f.debug_struct("GuestState")
+            .field("plugin", &self.plugin)
+            .finish_non_exhaustive()
     }
 }
 
 /// Returns the CPU time of this thread; zero when the kernel does not tell, and then no deadline is ever reached by it.
 fn thread_cpu_time() -> Duration {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Duration::ZERO, Duration::from)
 }

@@ -26,8 +26,15 @@ pub struct PolicyHost {
 }
 
 enum Way {
-    Thread { thread: Arc<PolicyThread>, id: u64, mailbox: Arc<Mailbox> },
-    Inline { room: Box<Room>, answers: Mutex<Vec<Answer>> },
+    Thread {
+        thread: Arc<PolicyThread>,
+        id: u64,
+        mailbox: Arc<Mailbox>,
+    },
+    Inline {
+        room: Box<Room>,
+        answers: Mutex<Vec<Answer>>,
+    },
 }
 
 impl PolicyHost {
@@ -41,7 +48,9 @@ impl PolicyHost {
     pub fn spawn(config: HostConfig, wake: Wake) -> Result<PolicyHost, PolicyError> {
         let thread = PolicyThread::shared()?;
         let (id, mailbox) = thread.attach(config, wake)?;
-        Ok(PolicyHost { way: Way::Thread { thread, id, mailbox } })
+        Ok(PolicyHost {
+            way: Way::Thread { thread, id, mailbox },
+        })
     }
 
     /// Makes a host whose plugins run in the caller's thread, inside [`send`](Self::send): for tools and tests. In a broker a plugin that
@@ -52,7 +61,12 @@ impl PolicyHost {
     pub fn inline(config: HostConfig) -> Result<PolicyHost, PolicyError> {
         let mut answers = vec![Answer::Ready(Ok(()))];
         let room = Room::load(config, &mut answers)?;
-        Ok(PolicyHost { way: Way::Inline { room: Box::new(room), answers: Mutex::new(answers) } })
+        Ok(PolicyHost {
+            way: Way::Inline {
+                room: Box::new(room),
+                answers: Mutex::new(answers),
+            },
+        })
     }
 
     /// Sends a batch. `now` is the time of the event that is behind it, in seconds since the epoch. Many commands in one batch cost one
@@ -77,7 +91,9 @@ impl PolicyHost {
         let before = out.len();
         match &mut self.way {
             Way::Thread { mailbox, .. } => mailbox.take(out),
-            Way::Inline { answers, .. } => out.append(answers.get_mut().unwrap_or_else(PoisonError::into_inner)),
+            Way::Inline { answers, .. } => {
+                out.append(answers.get_mut().unwrap_or_else(PoisonError::into_inner))
+            }
         }
         out.len() - before
     }
@@ -97,19 +113,28 @@ impl fmt::Debug for PolicyHost {
             Way::Thread { .. } => "thread",
             Way::Inline { .. } => "inline",
         };
-        f.debug_struct("PolicyHost").field("way", &way).finish_non_exhaustive()
+        f.debug_struct("PolicyHost")
+            .field("way", &way)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError").field("commands", &self.commands.len()).field("gone", &self.gone).finish()
+        f.debug_struct("SendError")
+            .field("commands", &self.commands.len())
+            .field("gone", &self.gone)
+            .finish()
     }
 }
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.gone { "the policy thread has ended" } else { "the policy thread's inbox is full" })
+        f.write_str(if self.gone {
+            "the policy thread has ended"
+        } else {
+            "the policy thread's inbox is full"
+        })
     }
 }
 

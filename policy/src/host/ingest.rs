@@ -52,16 +52,24 @@ fn view(job: &IngestJob, jobspec: &Arc<str>) -> guest::Job {
 type Called<R> = Result<Result<R, guest::Refusal>, PolicyError>;
 
 fn frobnicate(guest: &mut Guest, now: f64, job: guest::Job) -> Called<Option<String>> {
-    with_job(guest, "frobnicate", now, job, |store, functions| match &functions.world {
-        Function::Frobnicate(function) => Ok(function.call(store, (Resource::new_borrow(0),))?.0),
-        _ => Ok(Ok(None)),
-    })
+    with_job(
+        guest,
+        "frobnicate",
+        now,
+        job,
+        |store, functions| match &functions.world {
+            Function::Frobnicate(function) => Ok(function.call(store, (Resource::new_borrow(0),))?.0),
+            _ => Ok(Ok(None)),
+        },
+    )
 }
 
 fn validate(guest: &mut Guest, now: f64, job: guest::Job) -> Called<()> {
-    with_job(guest, "validate", now, job, |store, functions| match &functions.world {
-        Function::Validate(function) => Ok(function.call(store, (Resource::new_borrow(0),))?.0),
-        _ => Ok(Ok(())),
+    with_job(guest, "validate", now, job, |store, functions| {
+        match &functions.world {
+            Function::Validate(function) => Ok(function.call(store, (Resource::new_borrow(0),))?.0),
+            _ => Ok(Ok(())),
+        }
     })
 }
 
@@ -82,10 +90,21 @@ fn with_job<R>(
 }
 
 /// Makes of a call's end what it means for the submission; none is a failure that the site said to pass over.
-fn settle<R>(room: &mut Room, index: usize, validator: bool, result: Called<R>) -> Result<Option<R>, Refusal> {
+fn settle<R>(
+    room: &mut Room,
+    index: usize,
+    validator: bool,
+    result: Called<R>,
+) -> Result<Option<R>, Refusal> {
     room.collect(index, validator);
-    let guests = if validator { &room.validators } else { &room.frobnicators };
-    let Some((name, on_failure)) = guests.get(index).map(|guest| (guest.name().clone(), guest.spec().on_failure))
+    let guests = if validator {
+        &room.validators
+    } else {
+        &room.frobnicators
+    };
+    let Some((name, on_failure)) = guests
+        .get(index)
+        .map(|guest| (guest.name().clone(), guest.spec().on_failure))
     else {
         return Ok(None);
     };
@@ -93,13 +112,21 @@ fn settle<R>(room: &mut Room, index: usize, validator: bool, result: Called<R>) 
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(refusal)) => {
             let refusal = refusal.tidy();
-            Err(Refusal { plugin: name, errnum: refusal.errnum, text: refusal.text })
+            Err(Refusal {
+                plugin: name,
+                errnum: refusal.errnum,
+                text: refusal.text,
+            })
         }
         Err(error) => {
             room.report(&name, &error);
             match on_failure {
                 OnFailure::Open => Ok(None),
-                OnFailure::Closed => Err(Refusal { plugin: name, errnum: EIO, text: one_line(&error) }),
+                OnFailure::Closed => Err(Refusal {
+                    plugin: name,
+                    errnum: EIO,
+                    text: one_line(&error),
+                }),
             }
         }
     }

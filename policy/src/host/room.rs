@@ -53,9 +53,21 @@ impl Room {
             logs.push(loaded(&guest, &manifest));
             Ok::<Guest, PolicyError>(guest)
         };
-        let frobnicators = config.frobnicators.into_iter().map(&mut load).collect::<Result<_, _>>()?;
-        let validators = config.validators.into_iter().map(&mut load).collect::<Result<_, _>>()?;
-        let sched = config.scheduler.map(&mut load).transpose()?.map(SchedEngine::with_policy);
+        let frobnicators = config
+            .frobnicators
+            .into_iter()
+            .map(&mut load)
+            .collect::<Result<_, _>>()?;
+        let validators = config
+            .validators
+            .into_iter()
+            .map(&mut load)
+            .collect::<Result<_, _>>()?;
+        let sched = config
+            .scheduler
+            .map(&mut load)
+            .transpose()?
+            .map(SchedEngine::with_policy);
         let mut room = Room {
             frobnicators,
             validators,
@@ -95,19 +107,30 @@ impl Room {
     /// Goes on with scheduling, a bounded step; returns true while there is more to do.
     pub(super) fn more(&mut self, answers: &mut Vec<Answer>) -> bool {
         let _running = self.runtime.running();
-        let more = self.sched.as_mut().is_some_and(|engine| engine.more(&mut self.sched_answers));
+        let more = self
+            .sched
+            .as_mut()
+            .is_some_and(|engine| engine.more(&mut self.sched_answers));
         self.deliver(answers);
         more
     }
 
     /// Logs a plugin's failure.
     pub(super) fn report(&mut self, plugin: &Arc<str>, error: &PolicyError) {
-        self.logs.push(LogRecord { plugin: plugin.clone(), level: 3, message: one_line(error) });
+        self.logs.push(LogRecord {
+            plugin: plugin.clone(),
+            level: 3,
+            message: one_line(error),
+        });
     }
 
     /// Takes over what a plugin has logged.
     pub(super) fn collect(&mut self, index: usize, validator: bool) {
-        let guests = if validator { &mut self.validators } else { &mut self.frobnicators };
+        let guests = if validator {
+            &mut self.validators
+        } else {
+            &mut self.frobnicators
+        };
         if let Some(guest) = guests.get_mut(index) {
             guest.take_logs(&mut self.logs);
         }
@@ -153,11 +176,18 @@ impl Room {
 fn parse(text: &str) -> Result<Configuration, PolicyError> {
     let text = if text.is_empty() { "{}" } else { text };
     let value: Value = serde_json::from_str(text).map_err(PolicyError::Config)?;
-    Ok(Configuration { text: Arc::from(text), value })
+    Ok(Configuration {
+        text: Arc::from(text),
+        value,
+    })
 }
 
 fn loaded(guest: &Guest, manifest: &Manifest) -> LogRecord {
     let sha256 = manifest.wasm_sha256.get(..16).unwrap_or("");
     let message = format!("loaded {} {} sha256 {sha256}", manifest.world, manifest.version);
-    LogRecord { plugin: guest.name().clone(), level: 7, message }
+    LogRecord {
+        plugin: guest.name().clone(),
+        level: 7,
+        message,
+    }
 }

@@ -23,9 +23,20 @@ pub(super) struct PolicyThread {
 }
 
 enum Message {
-    Attach { id: u64, config: Box<HostConfig>, mailbox: Arc<Mailbox>, wake: Wake },
-    Batch { id: u64, now: f64, commands: Vec<Command> },
-    Detach { id: u64 },
+    Attach {
+        id: u64,
+        config: Box<HostConfig>,
+        mailbox: Arc<Mailbox>,
+        wake: Wake,
+    },
+    Batch {
+        id: u64,
+        now: f64,
+        commands: Vec<Command>,
+    },
+    Detach {
+        id: u64,
+    },
 }
 
 /// Answers on their way to a service.
@@ -41,7 +52,10 @@ impl Mailbox {
     }
 
     fn put(&self, answers: &mut Vec<Answer>) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).append(answers);
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(answers);
     }
 }
 
@@ -56,8 +70,15 @@ impl PolicyThread {
         let (inbox, messages) = mpsc::sync_channel(INBOX_BATCHES_MAX);
         let builder = thread::Builder::new().name("flux-policy".to_owned());
         // not joined: it holds nothing but guests, and ends by itself once every sender is gone
-        drop(builder.spawn(move || serve(&messages)).map_err(PolicyError::Thread)?);
-        let thread = Arc::new(PolicyThread { inbox, next_id: Mutex::new(0) });
+        drop(
+            builder
+                .spawn(move || serve(&messages))
+                .map_err(PolicyError::Thread)?,
+        );
+        let thread = Arc::new(PolicyThread {
+            inbox,
+            next_id: Mutex::new(0),
+        });
         *shared = Arc::downgrade(&thread);
         Ok(thread)
     }
@@ -68,7 +89,12 @@ impl PolicyThread {
         let id = *next;
         *next += 1;
         let mailbox = Arc::new(Mailbox::default());
-        let message = Message::Attach { id, config: Box::new(config), mailbox: mailbox.clone(), wake };
+        let message = Message::Attach {
+            id,
+            config: Box::new(config),
+            mailbox: mailbox.clone(),
+            wake,
+        };
         // at start and rarely after: waiting for a place is right here
         self.inbox.send(message).map_err(|_| PolicyError::Gone)?;
         Ok((id, mailbox))
@@ -81,7 +107,11 @@ impl PolicyThread {
             Err(TrySendError::Full(message)) => (message, false),
             Err(TrySendError::Disconnected(message)) => (message, true),
         };
-        let commands = if let Message::Batch { commands, .. } = message { commands } else { Vec::new() };
+        let commands = if let Message::Batch { commands, .. } = message {
+            commands
+        } else {
+            Vec::new()
+        };
         Err(SendError { commands, gone })
     }
 
@@ -107,7 +137,11 @@ fn serve(messages: &Receiver<Message>) {
     let mut answers = Vec::new();
     loop {
         let idle = !tenants.values().any(|tenant| tenant.busy);
-        let message = if idle { messages.recv().map_err(|_| TryRecvError::Disconnected) } else { messages.try_recv() };
+        let message = if idle {
+            messages.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            messages.try_recv()
+        };
         match message {
             Ok(message) => on_message(message, &mut tenants, &mut answers),
             Err(TryRecvError::Empty) => {
@@ -123,7 +157,12 @@ fn serve(messages: &Receiver<Message>) {
 
 fn on_message(message: Message, tenants: &mut HashMap<u64, Tenant>, answers: &mut Vec<Answer>) {
     match message {
-        Message::Attach { id, config, mailbox, wake } => {
+        Message::Attach {
+            id,
+            config,
+            mailbox,
+            wake,
+        } => {
             let room = Room::load(*config, answers).map_err(|error| {
                 let text = one_line(&error);
                 answers.push(Answer::Ready(Err(error)));
@@ -132,7 +171,12 @@ fn on_message(message: Message, tenants: &mut HashMap<u64, Tenant>, answers: &mu
             if room.is_ok() {
                 answers.insert(0, Answer::Ready(Ok(())));
             }
-            let tenant = Tenant { room, mailbox, wake, busy: false };
+            let tenant = Tenant {
+                room,
+                mailbox,
+                wake,
+                busy: false,
+            };
             tenant.deliver(answers);
             tenants.insert(id, tenant);
         }
@@ -173,10 +217,16 @@ fn refuse_all(commands: Vec<Command>, reason: &Arc<str>, answers: &mut Vec<Answe
                     errnum: flux_formats::errno::EIO,
                     text: format!("policies are not loaded: {reason}"),
                 };
-                answers.push(Answer::Ingest { token, result: Err(refusal) });
+                answers.push(Answer::Ingest {
+                    token,
+                    result: Err(refusal),
+                });
             }
             Command::Configure { token, .. } => {
-                answers.push(Answer::Configured { token, result: Err(PolicyError::NotLoaded(reason.to_string())) });
+                answers.push(Answer::Configured {
+                    token,
+                    result: Err(PolicyError::NotLoaded(reason.to_string())),
+                });
             }
             Command::Sched(_) => {}
         }

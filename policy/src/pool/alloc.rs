@@ -45,7 +45,10 @@ impl ResourcePool {
         if self.held.contains_key(&id) {
             return Err(AllocError::HasResources(id));
         }
-        let allowed = request.constraint.as_ref().map(|constraint| self.select(constraint));
+        let allowed = request
+            .constraint
+            .as_ref()
+            .map(|constraint| self.select(constraint));
         let filter: Filter<'_> = [allowed.as_deref(), request.exclusive.then_some(&self.idle)];
         let need = Need::of(request);
         let Some(parts) = self.choose(request, need, filter) else {
@@ -59,14 +62,27 @@ impl ResourcePool {
             secs if secs > 0.0 => now + secs,
             _ => self.expiration(),
         };
-        let times = Times { start: now, expiration, nslots: request.nslots };
+        let times = Times {
+            start: now,
+            expiration,
+            nslots: request.nslots,
+        };
         let (r, summary) = {
-            let parts: Vec<_> =
-                parts.iter().filter_map(|part| self.part(part.position, &part.cores, &part.gpus)).collect();
-            (rset::to_r(&self.inventory, &parts, times, false), rset::summary(&parts))
+            let parts: Vec<_> = parts
+                .iter()
+                .filter_map(|part| self.part(part.position, &part.cores, &part.gpus))
+                .collect();
+            (
+                rset::to_r(&self.inventory, &parts, times, false),
+                rset::summary(&parts),
+            )
         };
         self.book(id, parts);
-        Ok(Grant { r, summary, expiration })
+        Ok(Grant {
+            r,
+            summary,
+            expiration,
+        })
     }
 
     /// Returns parts that meet the request in ascending order of rank, or none when it must wait.
@@ -83,7 +99,10 @@ impl ResourcePool {
     /// Takes the first `nnodes` nodes that have room for their share of slots.
     fn choose_nodes(&self, request: &Request, need: Need, filter: Filter<'_>) -> Option<Vec<Held>> {
         let nnodes = size(request.nnodes);
-        let roomy = || self.with_cores(need.node.cores).filter(move |(shape, _)| need.fits(*shape));
+        let roomy = || {
+            self.with_cores(need.node.cores)
+                .filter(move |(shape, _)| need.fits(*shape))
+        };
         let mut missing = nnodes;
         for (_, nodes) in roomy() {
             missing = missing.saturating_sub(nodes.count_common(filter));
@@ -94,11 +113,17 @@ impl ResourcePool {
         if missing > 0 {
             return None;
         }
-        let positions = roomy().flat_map(|(_, nodes)| nodes.iter_common(filter)).take(nnodes);
+        let positions = roomy()
+            .flat_map(|(_, nodes)| nodes.iter_common(filter))
+            .take(nnodes);
         let part = |position| {
             let free = self.free.get(position)?;
             if request.exclusive {
-                return Some(Held { position, cores: free.cores.clone(), gpus: free.gpus.clone() });
+                return Some(Held {
+                    position,
+                    cores: free.cores.clone(),
+                    gpus: free.gpus.clone(),
+                });
             }
             Some(self.lowest(position, need.node))
         };
@@ -128,7 +153,10 @@ impl ResourcePool {
             for position in nodes.iter_common(filter) {
                 let take = fit.min(left);
                 left -= take;
-                let share = Shape { cores: take * need.slot.cores, gpus: take * need.slot.gpus };
+                let share = Shape {
+                    cores: take * need.slot.cores,
+                    gpus: take * need.slot.gpus,
+                };
                 parts.push(self.lowest(position, share));
                 if left == 0 {
                     return Some(parts);
@@ -141,21 +169,35 @@ impl ResourcePool {
     /// Returns the buckets whose nodes have at least `cores` free, most free first.
     fn with_cores(&self, cores: usize) -> impl Iterator<Item = (Shape, &Bits)> {
         let last = Reverse(Shape { cores, gpus: 0 });
-        self.buckets.range(..=last).map(|(Reverse(shape), nodes)| (*shape, nodes))
+        self.buckets
+            .range(..=last)
+            .map(|(Reverse(shape), nodes)| (*shape, nodes))
     }
 
     /// Returns the free cores and GPUs with the lowest ids.
     fn lowest(&self, position: usize, share: Shape) -> Held {
-        let (mut cores, mut gpus) =
-            self.free.get(position).map_or_else(Default::default, |free| (free.cores.clone(), free.gpus.clone()));
-        Held { position, cores: cores.take_lowest(share.cores), gpus: gpus.take_lowest(share.gpus) }
+        let (cores, gpus) = self.free.get(position).map_or_else(Default::default, |free| {
+            (free.cores.lowest(share.cores), free.gpus.lowest(share.gpus))
+        });
+        Held {
+            position,
+            cores,
+            gpus,
+        }
     }
 
     /// Checks a choice apart from how it was made: free, up, no node twice, and enough for the request.
     fn is_sound(&self, request: &Request, need: Need, parts: &[Held]) -> bool {
         let ascending = parts.array_windows().all(|[a, b]| a.position < b.position);
-        let free = parts.iter().all(|part| self.is_free(part) && self.is_up(part.position));
-        let shapes = || parts.iter().map(|part| Shape { cores: part.cores.count(), gpus: part.gpus.count() });
+        let free = parts
+            .iter()
+            .all(|part| self.is_free(part) && self.is_up(part.position));
+        let shapes = || {
+            parts.iter().map(|part| Shape {
+                cores: part.cores.count(),
+                gpus: part.gpus.count(),
+            })
+        };
         let enough = if request.nnodes > 0 {
             parts.len() == size(request.nnodes) && shapes().all(|shape| need.fits(shape))
         } else {

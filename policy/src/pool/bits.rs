@@ -13,7 +13,10 @@ pub(super) struct Bits {
 impl Bits {
     /// Returns the set `0..size`.
     pub(super) fn first_n(size: usize) -> Bits {
-        let mut bits = Bits { words: vec![u64::MAX; size / WORD_BITS], count: size };
+        let mut bits = Bits {
+            words: vec![u64::MAX; size / WORD_BITS],
+            count: size,
+        };
         if !size.is_multiple_of(WORD_BITS) {
             bits.words.push((1 << (size % WORD_BITS)) - 1);
         }
@@ -50,7 +53,9 @@ impl Bits {
 
     /// Returns true when `id` is in the set.
     pub(super) fn contains(&self, id: usize) -> bool {
-        self.words.get(id / WORD_BITS).is_some_and(|word| word >> (id % WORD_BITS) & 1 == 1)
+        self.words
+            .get(id / WORD_BITS)
+            .is_some_and(|word| word >> (id % WORD_BITS) & 1 == 1)
     }
 
     /// Returns how many ids are in the set.
@@ -63,18 +68,23 @@ impl Bits {
         if others.is_empty() {
             return self.count;
         }
-        (0..self.words.len()).map(|at| self.word_common(at, others).count_ones() as usize).sum()
+        (0..self.words.len())
+            .map(|at| self.word_common(at, others).count_ones() as usize)
+            .sum()
     }
 
     /// Returns word `at` of the intersection of this set with every one of `others`.
     fn word_common(&self, at: usize, others: Filter<'_>) -> u64 {
         let word = self.words.get(at).copied().unwrap_or(0);
-        others.iter().flatten().fold(word, |word, other| word & other.words.get(at).copied().unwrap_or(0))
+        others.iter().flatten().fold(word, |word, other| {
+            word & other.words.get(at).copied().unwrap_or(0)
+        })
     }
 
     /// Returns the ids that are in this set and in every one of `others`, ascending.
     pub(super) fn iter_common<'a>(&'a self, others: Filter<'a>) -> impl Iterator<Item = usize> + 'a {
-        (0..self.words.len()).flat_map(move |at| Ones(self.word_common(at, others)).map(move |bit| at * WORD_BITS + bit))
+        (0..self.words.len())
+            .flat_map(move |at| Ones(self.word_common(at, others)).map(move |bit| at * WORD_BITS + bit))
     }
 
     /// Returns the ids, ascending.
@@ -111,7 +121,10 @@ impl Bits {
 
     /// Returns true when every id is in `other`.
     pub(super) fn is_subset(&self, other: &Bits) -> bool {
-        self.words.iter().enumerate().all(|(at, word)| word & !other.words.get(at).copied().unwrap_or(0) == 0)
+        self.words
+            .iter()
+            .enumerate()
+            .all(|(at, word)| word & !other.words.get(at).copied().unwrap_or(0) == 0)
     }
 
     /// Returns true when the sets share an id.
@@ -119,27 +132,24 @@ impl Bits {
         self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
     }
 
-    /// Removes the `n` lowest ids and returns them; fewer when the set is smaller.
-    pub(super) fn take_lowest(&mut self, n: usize) -> Bits {
-        let mut taken = Bits { words: vec![0; self.words.len()], count: 0 };
-        for (word, out) in self.words.iter_mut().zip(&mut taken.words) {
-            if taken.count == n {
+    /// Returns the `n` lowest ids; fewer when the set is smaller.
+    pub(super) fn lowest(&self, n: usize) -> Bits {
+        let mut taken = Bits::default();
+        for &word in &self.words {
+            let missing = n - taken.count;
+            if missing == 0 {
                 break;
             }
-            let here = word.count_ones() as usize;
-            if here <= n - taken.count {
-                *out = std::mem::take(word);
-                taken.count += here;
-                continue;
+            let mut rest = word;
+            if usize::try_from(word.count_ones()).is_ok_and(|here| here > missing) {
+                for _ in 0..missing {
+                    rest &= rest - 1;
+                }
+                rest ^= word;
             }
-            while taken.count < n {
-                let lowest = *word & word.wrapping_neg();
-                *word ^= lowest;
-                *out |= lowest;
-                taken.count += 1;
-            }
+            taken.words.push(rest);
+            taken.count += rest.count_ones() as usize;
         }
-        self.count -= taken.count;
         taken.trim();
         taken
     }
@@ -153,7 +163,11 @@ impl Bits {
 
     /// Returns the words without trailing empty ones, to compare and hash sets.
     pub(super) fn key(&self) -> &[u64] {
-        let len = self.words.iter().rposition(|&word| word != 0).map_or(0, |at| at + 1);
+        let len = self
+            .words
+            .iter()
+            .rposition(|&word| word != 0)
+            .map_or(0, |at| at + 1);
         self.words.get(..len).unwrap_or(&[])
     }
 
@@ -229,10 +243,9 @@ mod tests {
                 prop_assert_eq!(z.count(), model.len());
                 prop_assert_eq!(z.iter().collect::<BTreeSet<_>>(), model);
             }
-            let mut rest = x.clone();
-            let taken = rest.take_lowest(n);
+            let taken = x.lowest(n);
             prop_assert_eq!(taken.iter().collect::<Vec<_>>(), a.iter().copied().take(n).collect::<Vec<_>>());
-            prop_assert_eq!(taken.count() + rest.count(), a.len());
+            prop_assert_eq!(taken.count(), n.min(a.len()));
             let same: Bits = taken.iter().collect();
             prop_assert_eq!(taken.key(), same.key());
             for id in 0..210 {

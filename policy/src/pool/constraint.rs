@@ -65,7 +65,10 @@ impl Constraint {
     /// # Errors
     /// When the object is not a constraint of RFC 31.
     pub fn from_json(value: &Value) -> Result<Constraint, ConstraintError> {
-        Ok(Constraint { text: value.to_string(), node: parse(value, 0)? })
+        Ok(Constraint {
+            text: value.to_string(),
+            node: parse(value, 0)?,
+        })
     }
 
     /// Returns the compact JSON text.
@@ -96,18 +99,32 @@ fn parse(value: &Value, depth: usize) -> Result<Node, ConstraintError> {
             other => return Err(ConstraintError::UnknownOperator(other.to_owned())),
         });
     }
-    Ok(if all.len() == 1 { all.pop().unwrap_or(Node::All(Vec::new())) } else { Node::All(all) })
+    Ok(if all.len() == 1 {
+        all.pop().unwrap_or(Node::All(Vec::new()))
+    } else {
+        Node::All(all)
+    })
 }
 
 /// Returns the disjunction; of nothing it is true.
 fn any(operands: Vec<Node>) -> Node {
-    if operands.is_empty() { Node::All(operands) } else { Node::Any(operands) }
+    if operands.is_empty() {
+        Node::All(operands)
+    } else {
+        Node::Any(operands)
+    }
 }
 
 fn property(name: &str) -> Node {
     match name.strip_prefix('^') {
-        Some(unwanted) => Node::Property { name: unwanted.to_owned(), wanted: false },
-        None => Node::Property { name: name.to_owned(), wanted: true },
+        Some(unwanted) => Node::Property {
+            name: unwanted.to_owned(),
+            wanted: false,
+        },
+        None => Node::Property {
+            name: name.to_owned(),
+            wanted: true,
+        },
     }
 }
 
@@ -118,13 +135,19 @@ fn operands(operator: &'static str, values: &Value, depth: usize) -> Result<Vec<
 
 fn strings<'a>(operator: &'static str, values: &'a Value) -> Result<Vec<&'a str>, ConstraintError> {
     let values = values.as_array().ok_or(ConstraintError::NotArray(operator))?;
-    values.iter().map(|value| value.as_str().ok_or(ConstraintError::NotString(operator))).collect()
+    values
+        .iter()
+        .map(|value| value.as_str().ok_or(ConstraintError::NotString(operator)))
+        .collect()
 }
 
 fn parse_hosts(texts: Vec<&str>) -> Result<Vec<String>, ConstraintError> {
     let mut hosts = Vec::new();
     for text in texts {
-        let bad = || ConstraintError::BadValue { operator: "hostlist", value: text.to_owned() };
+        let bad = || ConstraintError::BadValue {
+            operator: "hostlist",
+            value: text.to_owned(),
+        };
         let list = Hostlist::from_str(text).map_err(|_| bad())?;
         hosts.extend(list.expand().map_err(|_| bad())?);
     }
@@ -134,8 +157,10 @@ fn parse_hosts(texts: Vec<&str>) -> Result<Vec<String>, ConstraintError> {
 fn parse_ranks(texts: Vec<&str>) -> Result<IdSet, ConstraintError> {
     let mut ranks = IdSet::new();
     for text in texts {
-        let more = IdSet::from_str(text)
-            .map_err(|_| ConstraintError::BadValue { operator: "ranks", value: text.to_owned() })?;
+        let more = IdSet::from_str(text).map_err(|_| ConstraintError::BadValue {
+            operator: "ranks",
+            value: text.to_owned(),
+        })?;
         ranks = ranks.union(&more);
     }
     Ok(ranks)

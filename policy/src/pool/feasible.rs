@@ -62,7 +62,11 @@ pub enum Infeasible {
 }
 
 fn and_gpus(gpus: &usize) -> String {
-    if *gpus > 0 { format!(" and {gpus} GPUs") } else { String::new() }
+    if *gpus > 0 {
+        format!(" and {gpus} GPUs")
+    } else {
+        String::new()
+    }
 }
 
 /// Converts a count of the wire; `usize` has at least 32 bits wherever we run.
@@ -81,9 +85,18 @@ pub(super) struct Need {
 
 impl Need {
     pub(super) fn of(request: &Request) -> Need {
-        let slot = Shape { cores: size(request.cores_per_slot).max(1), gpus: size(request.gpus_per_slot) };
+        let slot = Shape {
+            cores: size(request.cores_per_slot).max(1),
+            gpus: size(request.gpus_per_slot),
+        };
         let slots = size(request.slots_per_node()).max(1);
-        Need { slot, node: Shape { cores: slot.cores.saturating_mul(slots), gpus: slot.gpus.saturating_mul(slots) } }
+        Need {
+            slot,
+            node: Shape {
+                cores: slot.cores.saturating_mul(slots),
+                gpus: slot.gpus.saturating_mul(slots),
+            },
+        }
     }
 
     /// Returns how many slots fit on a node that has `shape`.
@@ -104,14 +117,22 @@ impl ResourcePool {
     /// # Errors
     /// [`Infeasible`] with the text for the user.
     pub fn check_feasible(&mut self, request: &Request) -> Result<(), Infeasible> {
-        let allowed = request.constraint.as_ref().map(|constraint| self.select(constraint));
+        let allowed = request
+            .constraint
+            .as_ref()
+            .map(|constraint| self.select(constraint));
         let filter: Filter<'_> = [allowed.as_deref(), None];
         let need = Need::of(request);
         if request.nnodes > 0 {
             return self.enough_nodes(request, need, filter);
         }
-        let kinds = || self.kinds.iter().map(|(Reverse(shape), nodes)| (*shape, nodes.count_common(filter)));
-        let sum = |of: &dyn Fn(Shape) -> usize| kinds().map(|(shape, count)| of(shape) * count).sum::<usize>();
+        let kinds = || {
+            self.kinds
+                .iter()
+                .map(|(Reverse(shape), nodes)| (*shape, nodes.count_common(filter)))
+        };
+        let sum =
+            |of: &dyn Fn(Shape) -> usize| kinds().map(|(shape, count)| of(shape) * count).sum::<usize>();
         let available = sum(&|shape| shape.cores / need.slot.cores);
         if available < size(request.nslots) {
             return Err(Infeasible::Slots {
@@ -135,15 +156,25 @@ impl ResourcePool {
 
     fn enough_nodes(&self, request: &Request, need: Need, filter: Filter<'_>) -> Result<(), Infeasible> {
         let eligible = self.kinds.iter().filter(|(Reverse(shape), _)| need.fits(*shape));
-        let eligible = eligible.map(|(_, nodes): (_, &Bits)| nodes.count_common(filter)).sum();
+        let eligible = eligible
+            .map(|(_, nodes): (_, &Bits)| nodes.count_common(filter))
+            .sum();
         if eligible >= size(request.nnodes) {
             return Ok(());
         }
         let nodes = request.nnodes;
         Err(if request.exclusive {
-            Infeasible::ExclusiveNodes { need: nodes, eligible }
+            Infeasible::ExclusiveNodes {
+                need: nodes,
+                eligible,
+            }
         } else {
-            Infeasible::Nodes { need: nodes, cores: need.node.cores, gpus: need.node.gpus, eligible }
+            Infeasible::Nodes {
+                need: nodes,
+                cores: need.node.cores,
+                gpus: need.node.gpus,
+                eligible,
+            }
         })
     }
 }

@@ -82,7 +82,10 @@ impl Inventory {
     pub(super) fn from_r(r: &Value) -> Result<Inventory, ResourceError> {
         let mut ranks = rank_resources(r)?;
         ranks.sort_by_key(|entry| entry.rank);
-        if ranks.windows(2).any(|pair| matches!(pair, [a, b] if a.rank == b.rank)) {
+        if ranks
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a.rank == b.rank))
+        {
             return Err(ResourceError::Ranks);
         }
         let names = hosts(r, ranks.len())?;
@@ -90,7 +93,12 @@ impl Inventory {
         for (position, (entry, host)) in ranks.into_iter().zip(names).enumerate() {
             let host: Box<str> = host.into();
             inventory.hosts.entry(host.clone()).or_default().push(position);
-            inventory.nodes.push(Node { rank: entry.rank, host, cores: entry.cores, gpus: entry.gpus });
+            inventory.nodes.push(Node {
+                rank: entry.rank,
+                host,
+                cores: entry.cores,
+                gpus: entry.gpus,
+            });
         }
         if let Some(properties) = r.pointer("/execution/properties").and_then(Value::as_object) {
             for (name, ids) in properties {
@@ -115,7 +123,10 @@ impl Inventory {
 
     /// Returns all nodes with their positions, but for removed ones.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().filter(|(position, _)| !self.removed.contains(*position))
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| !self.removed.contains(*position))
     }
 
     /// Returns the position of a rank.
@@ -143,7 +154,10 @@ impl Inventory {
 
     /// Returns the positions of the nodes with a property.
     pub(super) fn with_property(&self, name: &str) -> Option<&Bits> {
-        self.properties.iter().find(|(known, _)| known == name).map(|(_, positions)| positions)
+        self.properties
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, positions)| positions)
     }
 
     /// Returns all properties with the positions that have them.
@@ -169,7 +183,10 @@ pub(super) fn rank_resources(r: &Value) -> Result<Vec<RankResources>, ResourceEr
     if r.get("version").and_then(Value::as_u64) != Some(1) {
         return Err(ResourceError::Version);
     }
-    let lite = r.pointer("/execution/R_lite").and_then(Value::as_array).ok_or(ResourceError::Key("R_lite"))?;
+    let lite = r
+        .pointer("/execution/R_lite")
+        .and_then(Value::as_array)
+        .ok_or(ResourceError::Key("R_lite"))?;
     let mut all = Vec::new();
     let mut total = 0;
     for entry in lite {
@@ -178,16 +195,26 @@ pub(super) fn rank_resources(r: &Value) -> Result<Vec<RankResources>, ResourceEr
         if total > NODES_MAX {
             return Err(ResourceError::Ranks);
         }
-        let children = entry.get("children").and_then(Value::as_object).ok_or(ResourceError::Key("children"))?;
+        let children = entry
+            .get("children")
+            .and_then(Value::as_object)
+            .ok_or(ResourceError::Key("children"))?;
         let child = |name: &'static str| match children.get(name) {
             None => Ok(Bits::default()),
             some => match idset(some).filter(|ids| ids.last().unwrap_or(0) <= CHILD_ID_MAX) {
-                Some(ids) => Ok(ids.iter().filter_map(|id| usize::try_from(id).ok()).collect::<Bits>()),
+                Some(ids) => Ok(ids
+                    .iter()
+                    .filter_map(|id| usize::try_from(id).ok())
+                    .collect::<Bits>()),
                 None => Err(ResourceError::Key(name)),
             },
         };
         let (cores, gpus) = (child("core")?, child("gpu")?);
-        all.extend(ranks.iter().map(|rank| RankResources { rank, cores: cores.clone(), gpus: gpus.clone() }));
+        all.extend(ranks.iter().map(|rank| RankResources {
+            rank,
+            cores: cores.clone(),
+            gpus: gpus.clone(),
+        }));
     }
     Ok(all)
 }
@@ -197,7 +224,10 @@ pub(super) fn rank_resources(r: &Value) -> Result<Vec<RankResources>, ResourceEr
 /// # Errors
 /// When R_lite is missing or malformed.
 pub fn ranks_of(r: &Value) -> Result<IdSet, ResourceError> {
-    let lite = r.pointer("/execution/R_lite").and_then(Value::as_array).ok_or(ResourceError::Key("R_lite"))?;
+    let lite = r
+        .pointer("/execution/R_lite")
+        .and_then(Value::as_array)
+        .ok_or(ResourceError::Key("R_lite"))?;
     lite.iter().try_fold(IdSet::new(), |ranks, entry| {
         Ok(ranks.union(&idset(entry.get("rank")).ok_or(ResourceError::Key("rank"))?))
     })
@@ -219,7 +249,10 @@ fn hosts(r: &Value, count: usize) -> Result<Vec<String>, ResourceError> {
     }
     let ranks = u64::try_from(count).unwrap_or(u64::MAX);
     if list.count() != ranks {
-        return Err(ResourceError::HostCount { ranks, hosts: list.count() });
+        return Err(ResourceError::HostCount {
+            ranks,
+            hosts: list.count(),
+        });
     }
     Ok(list.iter().collect())
 }

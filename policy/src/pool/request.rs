@@ -71,10 +71,14 @@ impl Request {
     /// When the jobspec has no slot, no core, no duration, or a count or constraint that cannot be read.
     pub fn from_jobspec(jobspec: &Value) -> Result<Request, RequestError> {
         let resources = jobspec.get("resources").and_then(Value::as_array);
-        let resources = resources.filter(|list| !list.is_empty()).ok_or(RequestError::NoResources)?;
+        let resources = resources
+            .filter(|list| !list.is_empty())
+            .ok_or(RequestError::NoResources)?;
         let mut walk = Walk::default();
         walk.descend(resources, 1, 0)?;
-        let system = jobspec.pointer("/attributes/system").ok_or(RequestError::NoSystem)?;
+        let system = jobspec
+            .pointer("/attributes/system")
+            .ok_or(RequestError::NoSystem)?;
         let duration = match system.get("duration") {
             None | Some(Value::Null) => return Err(RequestError::NoDuration),
             Some(value) => value.as_f64().filter(|secs| secs.is_finite() && *secs >= 0.0),
@@ -88,7 +92,9 @@ impl Request {
             None if walk.exclusive => (slots, slots),
             None => (0, slots),
         };
-        let constraint = system.get("constraints").filter(|value| value.as_object().is_none_or(|map| !map.is_empty()));
+        let constraint = system
+            .get("constraints")
+            .filter(|value| value.as_object().is_none_or(|map| !map.is_empty()));
         nslots.checked_mul(cores_per_slot).ok_or_else(range)?;
         nslots.checked_mul(walk.gpus.max(1)).ok_or_else(range)?;
         Ok(Request {

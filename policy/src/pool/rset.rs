@@ -30,22 +30,41 @@ pub(super) struct Times {
 }
 
 /// Returns R as compact JSON. `parts` ascend by rank. Properties with a leading `+` stay in the instance.
-pub(super) fn to_r(inventory: &Inventory, parts: &[Part<'_>], times: Times, local_properties: bool) -> String {
+pub(super) fn to_r(
+    inventory: &Inventory,
+    parts: &[Part<'_>],
+    times: Times,
+    local_properties: bool,
+) -> String {
     let mut out = String::with_capacity(256);
     out.push_str(r#"{"version":1,"execution":{"R_lite":["#);
     for (index, group) in group(parts).iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        let _ = write!(out, r#"{comma}{{"rank":"{}","children":{{"core":"{}""#, group.ranks, ids(group.cores));
+        let _ = write!(
+            out,
+            r#"{comma}{{"rank":"{}","children":{{"core":"{}""#,
+            group.ranks,
+            ids(group.cores)
+        );
         if group.gpus.count() > 0 {
             let _ = write!(out, r#","gpu":"{}""#, ids(group.gpus));
         }
         out.push_str("}}");
     }
-    let _ = write!(out, r#"],"starttime":{},"expiration":{}"#, number(times.start), number(times.expiration));
+    let _ = write!(
+        out,
+        r#"],"starttime":{},"expiration":{}"#,
+        number(times.start),
+        number(times.expiration)
+    );
     if times.nslots > 0 {
         let _ = write!(out, r#","nslots":{}"#, times.nslots);
     }
-    let hosts = if parts.is_empty() { String::new() } else { quoted(&nodelist(parts)) };
+    let hosts = if parts.is_empty() {
+        String::new()
+    } else {
+        quoted(&nodelist(parts))
+    };
     let _ = write!(out, r#","nodelist":[{hosts}]"#);
     properties(&mut out, inventory, parts, local_properties);
     out.push_str("}}");
@@ -57,7 +76,12 @@ pub(super) fn summary(parts: &[Part<'_>]) -> String {
     let mut out = String::new();
     for (index, group) in group(parts).iter().enumerate() {
         let space = if index == 0 { "" } else { " " };
-        let _ = write!(out, "{space}rank{}/core{}", group.ranks.bracketed(), ids(group.cores).bracketed());
+        let _ = write!(
+            out,
+            "{space}rank{}/core{}",
+            group.ranks.bracketed(),
+            ids(group.cores).bracketed()
+        );
         if group.gpus.count() > 0 {
             let _ = write!(out, ",gpu{}", ids(group.gpus).bracketed());
         }
@@ -80,10 +104,20 @@ fn group<'a>(parts: &[Part<'a>]) -> Vec<Group<'a>> {
     for part in parts {
         let key = (part.cores.key(), part.gpus.key());
         // neighbours are mostly alike
-        let same = |at: &usize| groups.get(*at).is_some_and(|g| (g.cores.key(), g.gpus.key()) == key);
-        let at = last.filter(same).unwrap_or_else(|| *index.entry(key).or_insert(groups.len()));
+        let same = |at: &usize| {
+            groups
+                .get(*at)
+                .is_some_and(|g| (g.cores.key(), g.gpus.key()) == key)
+        };
+        let at = last
+            .filter(same)
+            .unwrap_or_else(|| *index.entry(key).or_insert(groups.len()));
         if at == groups.len() {
-            groups.push(Group { ranks: IdSet::new(), cores: part.cores, gpus: part.gpus });
+            groups.push(Group {
+                ranks: IdSet::new(),
+                cores: part.cores,
+                gpus: part.gpus,
+            });
         }
         if let Some(group) = groups.get_mut(at) {
             group.ranks.extend([part.node.rank]);
@@ -107,7 +141,11 @@ fn nodelist(parts: &[Part<'_>]) -> String {
     match pushed {
         Ok(()) => list.to_string(),
         // a host name that no hostlist can hold is written as it is
-        Err(_) => parts.iter().map(|part| &*part.node.host).collect::<Vec<_>>().join(","),
+        Err(_) => parts
+            .iter()
+            .map(|part| &*part.node.host)
+            .collect::<Vec<_>>()
+            .join(","),
     }
 }
 
@@ -128,7 +166,10 @@ fn properties(out: &mut String, inventory: &Inventory, parts: &[Part<'_>], local
     out.push_str(r#","properties":{"#);
     for (index, (name, with)) in names.into_iter().enumerate() {
         let positions = with.iter_common([Some(&chosen), None]);
-        let ranks: IdSet = positions.filter_map(|at| inventory.node(at)).map(|node| node.rank).collect();
+        let ranks: IdSet = positions
+            .filter_map(|at| inventory.node(at))
+            .map(|node| node.rank)
+            .collect();
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(out, r#"{comma}{}:"{ranks}""#, quoted(name));
     }

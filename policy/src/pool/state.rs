@@ -71,15 +71,27 @@ impl ResourcePool {
     /// When the object is not an R of version 1 (RFC 20), or has repeated ranks.
     pub fn from_r(r: &Value) -> Result<ResourcePool, ResourceError> {
         let inventory = Inventory::from_r(r)?;
-        let mut pool = ResourcePool { inventory, ..ResourcePool::default() };
-        pool.expiration = r.pointer("/execution/expiration").and_then(Value::as_f64).unwrap_or(0.0);
+        let mut pool = ResourcePool {
+            inventory,
+            ..ResourcePool::default()
+        };
+        pool.expiration = r
+            .pointer("/execution/expiration")
+            .and_then(Value::as_f64)
+            .unwrap_or(0.0);
         pool.free = pool
             .inventory
             .nodes()
-            .map(|(_, node)| Free { cores: node.cores.clone(), gpus: node.gpus.clone() })
+            .map(|(_, node)| Free {
+                cores: node.cores.clone(),
+                gpus: node.gpus.clone(),
+            })
             .collect();
         for (position, node) in pool.inventory.nodes() {
-            let shape = Shape { cores: node.cores.count(), gpus: node.gpus.count() };
+            let shape = Shape {
+                cores: node.cores.count(),
+                gpus: node.gpus.count(),
+            };
             pool.kinds.entry(Reverse(shape)).or_default().insert(position);
         }
         for position in 0..pool.inventory.len() {
@@ -144,12 +156,22 @@ impl ResourcePool {
         }
         let mut parts = Vec::new();
         for entry in rank_resources(r)? {
-            let position = self.inventory.position(entry.rank).ok_or(ResourceError::NotInPool(entry.rank))?;
-            let node = self.inventory.node(position).ok_or(ResourceError::NotInPool(entry.rank))?;
+            let position = self
+                .inventory
+                .position(entry.rank)
+                .ok_or(ResourceError::NotInPool(entry.rank))?;
+            let node = self
+                .inventory
+                .node(position)
+                .ok_or(ResourceError::NotInPool(entry.rank))?;
             if !entry.cores.is_subset(&node.cores) || !entry.gpus.is_subset(&node.gpus) {
                 return Err(ResourceError::NotInPool(entry.rank));
             }
-            parts.push(Held { position, cores: entry.cores, gpus: entry.gpus });
+            parts.push(Held {
+                position,
+                cores: entry.cores,
+                gpus: entry.gpus,
+            });
         }
         parts.sort_by_key(|part| part.position);
         if let Some(part) = parts.iter().find(|part| !self.is_free(part)) {
@@ -199,15 +221,35 @@ impl ResourcePool {
 
     /// Returns all resources as R.
     pub fn all_r(&self) -> String {
-        let parts: Vec<_> = self.inventory.nodes().map(|(at, node)| Self::whole(at, node)).collect();
-        rset::to_r(&self.inventory, &parts, Times { expiration: self.expiration, ..Times::default() }, true)
+        let parts: Vec<_> = self
+            .inventory
+            .nodes()
+            .map(|(at, node)| Self::whole(at, node))
+            .collect();
+        rset::to_r(
+            &self.inventory,
+            &parts,
+            Times {
+                expiration: self.expiration,
+                ..Times::default()
+            },
+            true,
+        )
     }
 
     /// Returns the resources of nodes that are down as R.
     pub fn down_r(&self) -> String {
         let down = self.inventory.nodes().filter(|(at, _)| !self.up.contains(*at));
         let parts: Vec<_> = down.map(|(at, node)| Self::whole(at, node)).collect();
-        rset::to_r(&self.inventory, &parts, Times { expiration: self.expiration, ..Times::default() }, true)
+        rset::to_r(
+            &self.inventory,
+            &parts,
+            Times {
+                expiration: self.expiration,
+                ..Times::default()
+            },
+            true,
+        )
     }
 
     /// Returns what jobs hold as R.
@@ -218,8 +260,19 @@ impl ResourcePool {
             sum.cores.unite(&part.cores);
             sum.gpus.unite(&part.gpus);
         }
-        let parts: Vec<_> = held.iter().filter_map(|(&at, sum)| self.part(at, &sum.cores, &sum.gpus)).collect();
-        rset::to_r(&self.inventory, &parts, Times { expiration: self.expiration, ..Times::default() }, true)
+        let parts: Vec<_> = held
+            .iter()
+            .filter_map(|(&at, sum)| self.part(at, &sum.cores, &sum.gpus))
+            .collect();
+        rset::to_r(
+            &self.inventory,
+            &parts,
+            Times {
+                expiration: self.expiration,
+                ..Times::default()
+            },
+            true,
+        )
     }
 
     /// Returns true when the node is up.
@@ -249,11 +302,21 @@ impl ResourcePool {
 
     /// Returns some cores and GPUs of the node at `position`, to be written as R.
     pub(super) fn part<'a>(&'a self, position: usize, cores: &'a Bits, gpus: &'a Bits) -> Option<Part<'a>> {
-        Some(Part { node: self.inventory.node(position)?, position, cores, gpus })
+        Some(Part {
+            node: self.inventory.node(position)?,
+            position,
+            cores,
+            gpus,
+        })
     }
 
     fn whole(position: usize, node: &super::inventory::Node) -> Part<'_> {
-        Part { node, position, cores: &node.cores, gpus: &node.gpus }
+        Part {
+            node,
+            position,
+            cores: &node.cores,
+            gpus: &node.gpus,
+        }
     }
 
     /// Returns the nodes that a constraint allows; remembered by its text.
@@ -276,7 +339,10 @@ impl ResourcePool {
     /// Returns the positions of ranks that exist and were not removed.
     fn known(&self, ranks: &IdSet) -> Vec<usize> {
         let removed = |at: &usize| self.inventory.is_removed(*at);
-        self.inventory.positions(ranks).filter(|at| !removed(at)).collect()
+        self.inventory
+            .positions(ranks)
+            .filter(|at| !removed(at))
+            .collect()
     }
 
     /// Puts a node into its bucket, when it is schedulable.
@@ -284,7 +350,10 @@ impl ResourcePool {
         let (Some(free), Some(node)) = (self.free.get(position), self.inventory.node(position)) else {
             return;
         };
-        let shape = Shape { cores: free.cores.count(), gpus: free.gpus.count() };
+        let shape = Shape {
+            cores: free.cores.count(),
+            gpus: free.gpus.count(),
+        };
         if !self.up.contains(position) {
             return;
         }
@@ -304,7 +373,10 @@ impl ResourcePool {
         let Some(free) = self.free.get(position) else {
             return;
         };
-        let shape = Shape { cores: free.cores.count(), gpus: free.gpus.count() };
+        let shape = Shape {
+            cores: free.cores.count(),
+            gpus: free.gpus.count(),
+        };
         if !self.up.contains(position) {
             return;
         }

@@ -26,19 +26,33 @@ fn pool(ranks: u32, cores: u32, gpus: u32) -> ResourcePool {
 }
 
 fn slots(nslots: u32, cores: u32, gpus: u32) -> Request {
-    Request { nslots, cores_per_slot: cores, gpus_per_slot: gpus, ..Request::default() }
+    Request {
+        nslots,
+        cores_per_slot: cores,
+        gpus_per_slot: gpus,
+        ..Request::default()
+    }
 }
 
 fn nodes(nnodes: u32, slots_per_node: u32) -> Request {
-    Request { nnodes, ..slots(nnodes * slots_per_node, 1, 0) }
+    Request {
+        nnodes,
+        ..slots(nnodes * slots_per_node, 1, 0)
+    }
 }
 
 fn exclusive(nnodes: u32) -> Request {
-    Request { exclusive: true, ..nodes(nnodes, 1) }
+    Request {
+        exclusive: true,
+        ..nodes(nnodes, 1)
+    }
 }
 
 fn only(request: Request, constraint: Value) -> Request {
-    Request { constraint: Some(Constraint::from_json(&constraint).unwrap()), ..request }
+    Request {
+        constraint: Some(Constraint::from_json(&constraint).unwrap()),
+        ..request
+    }
 }
 
 /// The allocations that flux-core 0.88 made on four nodes of two cores (shared golden data: jobs 1 to 8, 10).
@@ -52,19 +66,47 @@ fn same_choices_as_sched_simple() {
         r#"{"version":1,"execution":{"R_lite":[{"rank":"0-1","children":{"core":"0-1"}}],"starttime":1795240138.5116405,"expiration":0.0,"nslots":4,"nodelist":["n[0-1]"]}}"#
     );
     assert!(pool.free(1, None));
-    assert_eq!(pool.allocate(2, &slots(1, 1, 0), 1.0).unwrap().summary, "rank0/core0");
+    assert_eq!(
+        pool.allocate(2, &slots(1, 1, 0), 1.0).unwrap().summary,
+        "rank0/core0"
+    );
     assert!(pool.free(2, None));
-    assert_eq!(pool.allocate(3, &slots(1, 1, 0), 1.0).unwrap().summary, "rank0/core0");
-    assert_eq!(pool.allocate(4, &slots(1, 1, 0), 1.0).unwrap().summary, "rank1/core0");
+    assert_eq!(
+        pool.allocate(3, &slots(1, 1, 0), 1.0).unwrap().summary,
+        "rank0/core0"
+    );
+    assert_eq!(
+        pool.allocate(4, &slots(1, 1, 0), 1.0).unwrap().summary,
+        "rank1/core0"
+    );
     assert!(pool.free(4, None) && pool.free(3, None));
-    let limited = Request { duration_secs: 0.5, ..slots(1, 1, 0) };
+    let limited = Request {
+        duration_secs: 0.5,
+        ..slots(1, 1, 0)
+    };
     assert_eq!(pool.allocate(5, &limited, 1000.0).unwrap().expiration, 1000.5);
-    assert_eq!(pool.allocate(6, &slots(2, 1, 0), 1.0).unwrap().summary, "rank1/core[0-1]");
+    assert_eq!(
+        pool.allocate(6, &slots(2, 1, 0), 1.0).unwrap().summary,
+        "rank1/core[0-1]"
+    );
     assert!(pool.free(5, None) && pool.free(6, None));
-    assert_eq!(pool.allocate(7, &exclusive(4), 1.0).unwrap().summary, "rank[0-3]/core[0-1]");
+    assert_eq!(
+        pool.allocate(7, &exclusive(4), 1.0).unwrap().summary,
+        "rank[0-3]/core[0-1]"
+    );
     assert!(pool.free(7, None));
-    assert_eq!(pool.allocate(8, &nodes(2, 2), 1.0).unwrap().summary, "rank[0-1]/core[0-1]");
-    assert_eq!(pool.counts(), Counts { nodes_up: 4, cores_free: 4, gpus_free: 0 });
+    assert_eq!(
+        pool.allocate(8, &nodes(2, 2), 1.0).unwrap().summary,
+        "rank[0-1]/core[0-1]"
+    );
+    assert_eq!(
+        pool.counts(),
+        Counts {
+            nodes_up: 4,
+            cores_free: 4,
+            gpus_free: 0
+        }
+    );
     assert_eq!(pool.allocate(10, &slots(8, 1, 0), 1.0), Err(AllocError::Busy));
 }
 
@@ -76,12 +118,24 @@ fn texts_of_what_can_never_be_met() {
         (nodes(2, 3), "need 2 node(s) with 3 cores each, only 0 eligible"),
         (nodes(9, 1), "need 9 node(s) with 1 cores each, only 4 eligible"),
         (
-            Request { nnodes: 1, ..slots(1, 1, 2) },
+            Request {
+                nnodes: 1,
+                ..slots(1, 1, 2)
+            },
             "need 1 node(s) with 1 cores and 2 GPUs each, only 0 eligible",
         ),
-        (slots(9, 1, 0), "need 9 slot(s) of 1 core(s), only 8 such slot(s) available (total cores: 8)"),
-        (slots(2, 3, 0), "need 2 slot(s) of 3 core(s), only 0 such slot(s) available (total cores: 8)"),
-        (slots(5, 1, 1), "need 5 slot(s) with 1 GPU(s) each, only 4 available (total GPUs: 4)"),
+        (
+            slots(9, 1, 0),
+            "need 9 slot(s) of 1 core(s), only 8 such slot(s) available (total cores: 8)",
+        ),
+        (
+            slots(2, 3, 0),
+            "need 2 slot(s) of 3 core(s), only 0 such slot(s) available (total cores: 8)",
+        ),
+        (
+            slots(5, 1, 1),
+            "need 5 slot(s) with 1 GPU(s) each, only 4 available (total GPUs: 4)",
+        ),
         (
             only(slots(1, 1, 0), json!({"properties": ["x"]})),
             "need 1 slot(s) of 1 core(s), only 0 such slot(s) available (total cores: 0)",
@@ -89,7 +143,10 @@ fn texts_of_what_can_never_be_met() {
     ] {
         let error = pool.check_feasible(&request).unwrap_err();
         assert_eq!(error.to_string(), format!("unsatisfiable request: {text}"));
-        assert_eq!(pool.allocate(1, &request, 0.0), Err(AllocError::Infeasible(error)));
+        assert_eq!(
+            pool.allocate(1, &request, 0.0),
+            Err(AllocError::Infeasible(error))
+        );
     }
 }
 
@@ -97,15 +154,28 @@ fn texts_of_what_can_never_be_met() {
 fn down_waits_and_shrink_denies() {
     let mut pool = pool(3, 2, 0);
     pool.down(&ids("1-2,9"));
-    assert_eq!(pool.counts(), Counts { nodes_up: 1, cores_free: 2, gpus_free: 0 });
+    assert_eq!(
+        pool.counts(),
+        Counts {
+            nodes_up: 1,
+            cores_free: 2,
+            gpus_free: 0
+        }
+    );
     assert_eq!(pool.allocate(1, &nodes(2, 1), 0.0), Err(AllocError::Busy));
     pool.up(&ids("2"));
-    assert_eq!(pool.allocate(1, &nodes(2, 1), 0.0).unwrap().summary, "rank[0,2]/core0");
+    assert_eq!(
+        pool.allocate(1, &nodes(2, 1), 0.0).unwrap().summary,
+        "rank[0,2]/core0"
+    );
     // a node that goes down keeps its job, and frees into nothing
     pool.down(&ids("2"));
     assert!(pool.holds(1) && pool.free(1, None));
     assert_eq!(pool.counts().cores_free, 2);
-    assert!(pool.down_r().contains(r#"{"rank":"1-2","children":{"core":"0-1"}}"#));
+    assert!(
+        pool.down_r()
+            .contains(r#"{"rank":"1-2","children":{"core":"0-1"}}"#)
+    );
     pool.shrink(&ids("1"));
     pool.up(&ids("0-2"));
     assert_eq!(pool.counts().cores_free, 4);
@@ -119,7 +189,10 @@ fn exclusive_needs_idle_nodes() {
     let mut pool = pool(2, 4, 2);
     pool.allocate(1, &slots(1, 1, 0), 0.0).unwrap();
     assert_eq!(pool.allocate(2, &exclusive(2), 0.0), Err(AllocError::Busy));
-    assert_eq!(pool.allocate(2, &exclusive(1), 0.0).unwrap().summary, "rank1/core[0-3],gpu[0-1]");
+    assert_eq!(
+        pool.allocate(2, &exclusive(1), 0.0).unwrap().summary,
+        "rank1/core[0-3],gpu[0-1]"
+    );
     // whole nodes without a node count: one for each slot
     let jobspec = json!({"resources": [{"type": "slot", "count": 2, "exclusive": true, "label": "x",
         "with": [{"type": "core", "count": 1}]}], "attributes": {"system": {"duration": 0}}});
@@ -145,7 +218,10 @@ fn partial_release_and_adoption() {
         {"rank": "0", "children": {"core": "0"}}, {"rank": "0", "children": {"core": "1"}}]}});
     assert!(pool.free(1, None));
     assert_eq!(pool.adopt(2, &twice), Err(ResourceError::DoubleBooked(0)));
-    assert_eq!(pool.allocated_r(), r#"{"version":1,"execution":{"R_lite":[],"starttime":0.0,"expiration":0.0,"nodelist":[]}}"#);
+    assert_eq!(
+        pool.allocated_r(),
+        r#"{"version":1,"execution":{"R_lite":[],"starttime":0.0,"expiration":0.0,"nodelist":[]}}"#
+    );
 }
 
 #[test]
@@ -169,7 +245,10 @@ fn constraints_of_rfc_31() {
         (json!({"hostlist": ["n[1-2]", "n9"]}), "1-2"),
         (json!({"ranks": ["0,3-90"]}), "0,3"),
         (json!({"or": [{"properties": ["fast"]}, {"ranks": ["3"]}]}), "1-3"),
-        (json!({"and": [{"properties": ["fast"]}, {"not": [{"ranks": ["1"]}]}]}), "2"),
+        (
+            json!({"and": [{"properties": ["fast"]}, {"not": [{"ranks": ["1"]}]}]}),
+            "2",
+        ),
         (json!({"and": []}), "0-3"),
         (json!({"or": []}), "0-3"),
         (json!({"not": []}), ""),
@@ -185,7 +264,13 @@ fn constraints_of_rfc_31() {
         (0..4).for_each(|id| assert!(pool.free(id, None)));
     }
     let grant = pool.allocate(9, &nodes(4, 1), 0.0).unwrap();
-    assert!(grant.r.ends_with(r#""nodelist":["n[0-3]"],"properties":{"big":"0-1","fast":"1-2"}}}"#), "{}", grant.r);
+    assert!(
+        grant
+            .r
+            .ends_with(r#""nodelist":["n[0-3]"],"properties":{"big":"0-1","fast":"1-2"}}}"#),
+        "{}",
+        grant.r
+    );
     for bad in [
         json!([]),
         json!({"x": []}),
@@ -197,16 +282,19 @@ fn constraints_of_rfc_31() {
         assert!(Constraint::from_json(&bad).is_err(), "{bad}");
     }
     let deep = (0..100).fold(json!({}), |inner, _| json!({"not": [inner]}));
-    assert_eq!(Constraint::from_json(&deep).unwrap_err(), ConstraintError::TooDeep);
+    assert_eq!(
+        Constraint::from_json(&deep).unwrap_err(),
+        ConstraintError::TooDeep
+    );
 }
 
 #[test]
 fn requests_of_jobspecs() {
     let read = |resources: Value| {
-        let jobspec = json!({"resources": resources, "attributes": {"system": {"duration": 1.5}}, "version": 1});
-        Request::from_jobspec(&jobspec).map(|r| {
-            (r.nnodes, r.nslots, r.cores_per_slot, r.gpus_per_slot, r.exclusive)
-        })
+        let jobspec =
+            json!({"resources": resources, "attributes": {"system": {"duration": 1.5}}, "version": 1});
+        Request::from_jobspec(&jobspec)
+            .map(|r| (r.nnodes, r.nslots, r.cores_per_slot, r.gpus_per_slot, r.exclusive))
     };
     let core = json!({"type": "core", "count": 2});
     let slot = |with: Value| json!({"type": "slot", "count": 3, "label": "t", "with": with});
@@ -227,9 +315,15 @@ fn requests_of_jobspecs() {
     let overflow = json!([{"type": "node", "count": 100_000, "with": [{"type": "slot", "count": 100_000, "with": [core]}]}]);
     assert!(read(overflow).is_err());
     let no_system = json!({"resources": [slot(json!([core]))], "attributes": {}});
-    assert_eq!(Request::from_jobspec(&no_system).unwrap_err(), RequestError::NoSystem);
+    assert_eq!(
+        Request::from_jobspec(&no_system).unwrap_err(),
+        RequestError::NoSystem
+    );
     let bad = json!({"resources": [slot(json!([core]))], "attributes": {"system": {"duration": -1}}});
-    assert_eq!(Request::from_jobspec(&bad).unwrap_err(), RequestError::BadDuration);
+    assert_eq!(
+        Request::from_jobspec(&bad).unwrap_err(),
+        RequestError::BadDuration
+    );
 }
 
 #[test]
@@ -249,7 +343,13 @@ fn malformed_r_is_refused() {
 /// A step of a random history.
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate { nnodes: u32, nslots: u32, cores: u32, gpus: u32, exclusive: bool },
+    Allocate {
+        nnodes: u32,
+        nslots: u32,
+        cores: u32,
+        gpus: u32,
+        exclusive: bool,
+    },
     Free(usize, Option<u32>),
     Up(u32),
     Down(u32),
@@ -270,6 +370,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![4 => allocate, 3 => free, 1 => (0..6u32).prop_map(Step::Up), 1 => (0..6u32).prop_map(Step::Down)],
         0..80,
     )
+}
+
+fn small(count: usize) -> u32 {
+    count.try_into().unwrap()
 }
 
 /// Cores and GPUs of an R as (rank, kind, id).
@@ -302,21 +406,21 @@ proptest! {
                     let feasible = pool.check_feasible(&request).is_ok();
                     let result = pool.allocate(id, &request, 1.0);
                     prop_assert_eq!(matches!(result, Err(AllocError::Infeasible(_))), !feasible);
-                    let free = |rank: u32, gpu: bool, all: u32| (0..all).filter(|&c| !held.contains_key(&(rank, gpu, c))).count() as u32;
+                    let free = |rank: u32, gpu: bool, all: u32| small((0..all).filter(|&c| !held.contains_key(&(rank, gpu, c))).count());
                     let room = |rank: u32| {
                         let (c, g) = (free(rank, false, 4), free(rank, true, 2));
                         if !up.contains(rank) || (exclusive && (c, g) != (4, 2)) { return 0; }
                         (c / cores).min(g.checked_div(gpus).unwrap_or(u32::MAX))
                     };
                     let fits = if nnodes > 0 {
-                        (0..6).filter(|&rank| room(rank) >= nslots).count() as u32 >= nnodes
+                        small((0..6).filter(|&rank| room(rank) >= nslots).count()) >= nnodes
                     } else {
                         (0..6).map(room).sum::<u32>() >= nslots
                     };
                     prop_assert_eq!(result.is_ok(), fits, "{:?} {:?}", result, request);
                     let Ok(grant) = result else { continue };
                     let atoms = atoms(&grant.r);
-                    let count = |gpu: bool| atoms.iter().filter(|atom| atom.1 == gpu).count() as u32;
+                    let count = |gpu: bool| small(atoms.iter().filter(|atom| atom.1 == gpu).count());
                     if exclusive {
                         prop_assert_eq!((count(false), count(true)), (nnodes * 4, nnodes * 2));
                     } else {

@@ -64,7 +64,10 @@ impl SchedEngine {
 
     /// Returns an engine with a policy.
     pub(crate) fn with_policy(guest: Guest) -> SchedEngine {
-        SchedEngine { guest: Some(guest), ..SchedEngine::native() }
+        SchedEngine {
+            guest: Some(guest),
+            ..SchedEngine::native()
+        }
     }
 
     /// Applies a batch at `now` (seconds since the epoch) and asks the policy once. Then [`more`](Self::more) is to be called until it
@@ -98,7 +101,11 @@ impl SchedEngine {
     }
 
     /// Gives the policy a configuration.
-    pub(crate) fn configure(&mut self, configuration: Arc<Configuration>, now: f64) -> Result<(), PolicyError> {
+    pub(crate) fn configure(
+        &mut self,
+        configuration: Arc<Configuration>,
+        now: f64,
+    ) -> Result<(), PolicyError> {
         let Some(guest) = self.guest.as_mut() else {
             return Ok(());
         };
@@ -147,13 +154,21 @@ impl SchedEngine {
                 self.changes |= Changes::RESOURCES;
             }
             SchedCommand::CheckFeasible { token, request } => {
-                let result = trusted.pool.check_feasible(&request).map_err(|error| error.to_string());
+                let result = trusted
+                    .pool
+                    .check_feasible(&request)
+                    .map_err(|error| error.to_string());
                 trusted.answers.push(SchedAnswer::Feasible { token, result });
             }
             SchedCommand::Status { token } => {
                 let pool = &trusted.pool;
                 let (all, down, allocated) = (pool.all_r(), pool.down_r(), pool.allocated_r());
-                trusted.answers.push(SchedAnswer::Status { token, all, down, allocated });
+                trusted.answers.push(SchedAnswer::Status {
+                    token,
+                    all,
+                    down,
+                    allocated,
+                });
             }
         }
     }
@@ -186,10 +201,16 @@ impl SchedEngine {
         ids.sort_unstable();
         for id in ids {
             let trusted = &mut *self.trusted;
-            let infeasible = trusted.pending.get(&id).and_then(|job| trusted.pool.check_feasible(&job.request).err());
+            let infeasible = trusted
+                .pending
+                .get(&id)
+                .and_then(|job| trusted.pool.check_feasible(&job.request).err());
             if let Some(error) = infeasible {
                 trusted.pending.remove(&id);
-                trusted.answers.push(SchedAnswer::Deny { id, note: error.to_string() });
+                trusted.answers.push(SchedAnswer::Deny {
+                    id,
+                    note: error.to_string(),
+                });
                 self.tell_removed(id);
             }
         }
@@ -211,7 +232,11 @@ impl SchedEngine {
         } else if self.undefined {
             None
         } else {
-            trusted.pool.check_feasible(&job.request).err().map(|error| error.to_string())
+            trusted
+                .pool
+                .check_feasible(&job.request)
+                .err()
+                .map(|error| error.to_string())
         };
         if let Some(note) = problem {
             trusted.answers.push(SchedAnswer::Deny { id, note });
@@ -278,21 +303,33 @@ impl SchedEngine {
         let trusted = &mut self.trusted;
         let mut result = Ok(());
         for news in std::mem::take(&mut self.news) {
-            result = lend(guest, trusted, news.function(), now, |store, functions| match (&functions.world, news) {
-                (Function::Schedule(to), News::Submitted(jobs, replay)) => to.submitted.call(store, (jobs, replay)),
-                (Function::Schedule(to), News::Removed(ids)) => to.removed.call(store, (ids,)),
-                (Function::Schedule(to), News::Reprioritized(jobs)) => to.reprioritized.call(store, (jobs,)),
-                _ => Ok(()),
+            result = lend(guest, trusted, news.function(), now, |store, functions| {
+                match (&functions.world, news) {
+                    (Function::Schedule(to), News::Submitted(jobs, replay)) => {
+                        to.submitted.call(store, (jobs, replay))
+                    }
+                    (Function::Schedule(to), News::Removed(ids)) => to.removed.call(store, (ids,)),
+                    (Function::Schedule(to), News::Reprioritized(jobs)) => {
+                        to.reprioritized.call(store, (jobs,))
+                    }
+                    _ => Ok(()),
+                }
             });
             if result.is_err() {
                 break;
             }
         }
         let again = result.and_then(|()| {
-            lend(guest, trusted, "schedule", now, |store, functions| match &functions.world {
-                Function::Schedule(to) => to.schedule.call(store, (changes,)).map(|(again,)| again),
-                _ => Ok(false),
-            })
+            lend(
+                guest,
+                trusted,
+                "schedule",
+                now,
+                |store, functions| match &functions.world {
+                    Function::Schedule(to) => to.schedule.call(store, (changes,)).map(|(again,)| again),
+                    _ => Ok(false),
+                },
+            )
         });
         guest.take_logs(&mut self.logs);
         again
@@ -301,7 +338,8 @@ impl SchedEngine {
     /// Prepares a new instance, or gives the policy up when this happens too often.
     fn on_trap(&mut self) {
         let now = self.trusted.now;
-        self.trapped.retain(|&time| now - time < TRAP_WINDOW_SECS && now >= time);
+        self.trapped
+            .retain(|&time| now - time < TRAP_WINDOW_SECS && now >= time);
         self.trapped.push(now);
         self.changes = Changes::QUEUE | Changes::RESOURCES;
         if self.trapped.len() < TRAPS_MAX {
@@ -312,14 +350,22 @@ impl SchedEngine {
                 "failed {} times within {TRAP_WINDOW_SECS} s: going on without it, in order of priority",
                 self.trapped.len()
             );
-            self.logs.push(LogRecord { plugin: guest.name().clone(), level: 2, message });
+            self.logs.push(LogRecord {
+                plugin: guest.name().clone(),
+                level: 2,
+                message,
+            });
         }
     }
 
     /// Tries jobs in order of priority, then id, until one must wait.
     fn step_native(&mut self) -> bool {
-        let mut order: Vec<(Reverse<u64>, u64)> =
-            self.trusted.pending.values().map(|job| (Reverse(job.priority), job.id)).collect();
+        let mut order: Vec<(Reverse<u64>, u64)> = self
+            .trusted
+            .pending
+            .values()
+            .map(|job| (Reverse(job.priority), job.id))
+            .collect();
         order.sort_unstable();
         self.trusted.decided = 0;
         for (_, id) in order {
@@ -336,7 +382,11 @@ impl SchedEngine {
     fn log(&mut self, level: u8, error: &PolicyError) {
         if let Some(guest) = &self.guest {
             let message = crate::host::one_line(error);
-            self.logs.push(LogRecord { plugin: guest.name().clone(), level, message });
+            self.logs.push(LogRecord {
+                plugin: guest.name().clone(),
+                level,
+                message,
+            });
         }
     }
 }
@@ -377,7 +427,15 @@ fn replay(trusted: &Trusted) -> News {
 }
 
 fn scalars(job: &Submit) -> Pending {
-    let Request { nnodes, nslots, cores_per_slot, gpus_per_slot, exclusive, duration_secs, .. } = job.request;
+    let Request {
+        nnodes,
+        nslots,
+        cores_per_slot,
+        gpus_per_slot,
+        exclusive,
+        duration_secs,
+        ..
+    } = job.request;
     Pending {
         id: job.id,
         priority: job.priority,

@@ -28,12 +28,16 @@ pub(crate) struct SchedSlot(pub(super) Option<Box<Trusted>>);
 impl SchedSlot {
     /// Carries out `pool.allocate`.
     pub(crate) fn allocate(&mut self, id: u64) -> Result<(), Failure> {
-        self.0.as_mut().map_or(Err(Failure::NotPending), |trusted| trusted.allocate(id))
+        self.0
+            .as_mut()
+            .map_or(Err(Failure::NotPending), |trusted| trusted.allocate(id))
     }
 
     /// Carries out `pool.count`.
     pub(crate) fn counts(&self) -> Counts {
-        self.0.as_ref().map_or_else(Counts::default, |trusted| trusted.pool.counts())
+        self.0
+            .as_ref()
+            .map_or_else(Counts::default, |trusted| trusted.pool.counts())
     }
 }
 
@@ -49,9 +53,16 @@ impl Trusted {
             Ok(grant) => {
                 let summary = serde_json::Value::from(grant.summary);
                 let annotations = format!(r#"{{"sched":{{"resource_summary":{summary}}}}}"#);
-                SchedAnswer::Alloc { id, r: grant.r, annotations }
+                SchedAnswer::Alloc {
+                    id,
+                    r: grant.r,
+                    annotations,
+                }
             }
-            Err(error) => SchedAnswer::Deny { id, note: error.to_string() },
+            Err(error) => SchedAnswer::Deny {
+                id,
+                note: error.to_string(),
+            },
         };
         let granted = matches!(answer, SchedAnswer::Alloc { .. });
         self.pending.remove(&id);

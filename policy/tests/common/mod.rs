@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use flux_policy::{Accepted, Answer, Command, HostConfig, IngestJob, LogRecord, PluginSpec, PolicyHost, Refusal, World};
+use flux_policy::{
+    Accepted, Answer, Command, HostConfig, IngestJob, LogRecord, PluginSpec, PolicyHost, Refusal, World,
+};
 
 /// Returns where `cargo xtask wasm` has put the policies, or those that only tests use.
 pub(crate) fn policies(test: bool) -> PathBuf {
@@ -17,7 +19,11 @@ pub(crate) fn policies(test: bool) -> PathBuf {
         name.push("-test");
     }
     let dir = PathBuf::from(name);
-    assert!(dir.is_dir(), "{} is missing: run `cargo xtask wasm` first", dir.display());
+    assert!(
+        dir.is_dir(),
+        "{} is missing: run `cargo xtask wasm` first",
+        dir.display()
+    );
     dir
 }
 
@@ -35,7 +41,11 @@ pub(crate) fn ingest_config(config: &str) -> HostConfig {
 }
 
 pub(crate) fn hostile_config(spec: PluginSpec) -> HostConfig {
-    let mut config = HostConfig { dir: policies(true), config: Arc::from("{}"), ..HostConfig::default() };
+    let mut config = HostConfig {
+        dir: policies(true),
+        config: Arc::from("{}"),
+        ..HostConfig::default()
+    };
     match spec.world {
         World::Scheduler => config.scheduler = Some(spec),
         _ => config.validators = vec![spec],
@@ -57,8 +67,19 @@ pub(crate) fn job(jobspec: &str) -> Box<IngestJob> {
 pub(crate) const JOBSPEC: &str = r#"{"resources":[{"type":"slot","count":1,"with":[{"type":"core","count":1}],"label":"task"}],"tasks":[{"command":["true"],"slot":"task","count":{"per_slot":1}}],"attributes":{"system":{"duration":0,"environment":{"PATH":"/usr/bin:/bin","HOME":"/home/user"},"cwd":"/home/user","shell":{"options":{"rlimit":{"cpu":-1,"core":0}}}}},"version":1}"#;
 
 /// Sends one submission to an inline host and returns its end.
-pub(crate) fn ingest(host: &mut PolicyHost, now: f64, jobspec: &str) -> (Result<Accepted, Refusal>, Vec<LogRecord>) {
-    host.send(now, vec![Command::Ingest { token: 7, job: job(jobspec) }]).unwrap();
+pub(crate) fn ingest(
+    host: &mut PolicyHost,
+    now: f64,
+    jobspec: &str,
+) -> (Result<Accepted, Refusal>, Vec<LogRecord>) {
+    host.send(
+        now,
+        vec![Command::Ingest {
+            token: 7,
+            job: job(jobspec),
+        }],
+    )
+    .unwrap();
     let mut answers = Vec::new();
     host.receive(&mut answers);
     let mut end = None;

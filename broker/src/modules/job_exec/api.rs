@@ -39,7 +39,9 @@ pub fn start(cx: &mut Cx<'_>, request: StartRequest) -> bool {
 /// Tells of an exception of a job, whoever raised it; severity 0 ends the job's shells.
 pub fn exception(cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
     let kind = kind.to_owned();
-    cx.to::<JobExec>(SERVICE, move |exec, cx| exec.on_exception(cx, id, severity, &kind));
+    cx.to::<JobExec>(SERVICE, move |exec, cx| {
+        exec.on_exception(cx, id, severity, &kind)
+    });
 }
 
 /// Tells of another time limit of a running job: seconds since the epoch, 0 for none.

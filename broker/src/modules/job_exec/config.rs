@@ -58,9 +58,13 @@ fn default_shell() -> String {
     if let Ok(path) = std::env::var("FLUX_SHELL_PATH") {
         return path;
     }
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(SHELL)));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(SHELL)));
     let path = beside.filter(|path| path.exists());
-    path.unwrap_or_else(|| PathBuf::from(flux_formats::paths::libexecdir()).join(SHELL)).display().to_string()
+    path.unwrap_or_else(|| PathBuf::from(flux_formats::paths::libexecdir()).join(SHELL))
+        .display()
+        .to_string()
 }
 
 fn bad(key: &str, value: &Value, wanted: &str) -> RpcError {
@@ -77,7 +81,9 @@ fn text(table: &Value, key: &str) -> Result<Option<String>, RpcError> {
 
 /// Returns a duration; "none" is no limit. A plain number of seconds is accepted as well.
 fn duration(table: &Value, key: &str) -> Result<Option<Option<Duration>>, RpcError> {
-    let Some(value) = table.get(key) else { return Ok(None) };
+    let Some(value) = table.get(key) else {
+        return Ok(None);
+    };
     if value.as_str() == Some("none") {
         return Ok(Some(None));
     }
@@ -91,10 +97,15 @@ fn duration(table: &Value, key: &str) -> Result<Option<Option<Duration>>, RpcErr
 }
 
 fn signal(table: &Value, key: &str, default: Signal) -> Result<Signal, RpcError> {
-    let Some(value) = table.get(key) else { return Ok(default) };
+    let Some(value) = table.get(key) else {
+        return Ok(default);
+    };
     let signal = match value {
         Value::String(text) => text.parse().ok(),
-        Value::Number(number) => number.as_i64().and_then(|n| i32::try_from(n).ok()).and_then(Signal::new),
+        Value::Number(number) => number
+            .as_i64()
+            .and_then(|n| i32::try_from(n).ok())
+            .and_then(Signal::new),
         _ => None,
     };
     signal.ok_or_else(|| bad(key, value, "a signal"))
@@ -107,14 +118,17 @@ impl Config {
     /// EINVAL with the key and what is wrong with it.
     pub(super) fn read(config: &Value) -> Result<Self, RpcError> {
         let mut out = Config::default();
-        let Some(table) = config.get("exec") else { return Ok(out) };
+        let Some(table) = config.get("exec") else {
+            return Ok(out);
+        };
         if !table.is_object() {
             return Err(RpcError::new(errno::EINVAL, "exec: not a table"));
         }
         match text(table, "service")?.as_deref() {
             None | Some("rexec") => {}
             Some(other) => {
-                let text = format!("exec.service: \"{other}\" is not supported: the only service is \"rexec\"");
+                let text =
+                    format!("exec.service: \"{other}\" is not supported: the only service is \"rexec\"");
                 return Err(RpcError::new(errno::EINVAL, text));
             }
         }
@@ -130,7 +144,10 @@ impl Config {
             out.kill_timeout = limit.unwrap_or(Duration::MAX);
         }
         if let Some(value) = table.get("max-kill-count") {
-            let count = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+            let count = value
+                .as_u64()
+                .and_then(|n| u32::try_from(n).ok())
+                .filter(|n| *n > 0);
             out.max_kill_count = count.ok_or_else(|| bad("max-kill-count", value, "a positive count"))?;
         }
         out.max_kill_timeout = duration(table, "max-kill-timeout")?.flatten();
@@ -143,7 +160,9 @@ impl Config {
             out.shell_exit_timeout = limit;
         }
         if let Some(value) = table.get("testexec").and_then(|t| t.get("allow-guests")) {
-            out.mock_guests = value.as_bool().ok_or_else(|| bad("testexec.allow-guests", value, "a boolean"))?;
+            out.mock_guests = value
+                .as_bool()
+                .ok_or_else(|| bad("testexec.allow-guests", value, "a boolean"))?;
         }
         Ok(out)
     }
@@ -151,7 +170,8 @@ impl Config {
     /// Returns when attempts to kill a job are given up: the timeout doubled at each attempt.
     pub(super) fn effective_max_kill_timeout(&self) -> Duration {
         let doublings = self.max_kill_count.saturating_sub(1).min(20);
-        self.max_kill_timeout.unwrap_or_else(|| self.kill_timeout.saturating_mul(1 << doublings))
+        self.max_kill_timeout
+            .unwrap_or_else(|| self.kill_timeout.saturating_mul(1 << doublings))
     }
 }
 
@@ -168,12 +188,18 @@ mod tests {
         .unwrap();
         assert_eq!(config.kill_timeout, Duration::from_millis(500));
         assert_eq!(config.effective_max_kill_timeout(), Duration::from_secs(2));
-        assert_eq!((config.term_signal, config.barrier_timeout), (Signal::SIGINT, None));
+        assert_eq!(
+            (config.term_signal, config.barrier_timeout),
+            (Signal::SIGINT, None)
+        );
         assert!(config.mock_guests && config.job_shell == "/x/flux-shell");
         let text = |table: Value| Config::read(&json!({ "exec": table })).unwrap_err().text;
         assert!(text(json!({"service": "sdexec"})).contains("exec.service"));
         assert!(text(json!({"kill-timeout": "soon"})).contains("exec.kill-timeout"));
         assert!(text(json!({"kill-signal": "SIGNOPE"})).contains("exec.kill-signal"));
-        assert_eq!(Config::default().effective_max_kill_timeout(), Duration::from_secs(640));
+        assert_eq!(
+            Config::default().effective_max_kill_timeout(),
+            Duration::from_secs(640)
+        );
     }
 }

@@ -42,7 +42,10 @@ impl JobExec {
             kvs::snapshot_namespace(cx, &id.guest_namespace(), &id.kvs_key("guest"), done);
         } else if job.mock.is_some() {
             let mut txn = Txn::new();
-            txn.put(&id.kvs_key("guest.exec.eventlog"), std::mem::take(&mut job.log).into_bytes());
+            txn.put(
+                &id.kvs_key("guest.exec.eventlog"),
+                std::mem::take(&mut job.log).into_bytes(),
+            );
             let done = move |me: &mut JobExec, cx: &mut Cx<'_>, result: Result<_, RpcError>| {
                 me.finished(cx, id, result.map(drop));
             };
@@ -58,6 +61,13 @@ impl JobExec {
             cx.log_as_me(3, &format!("{id}: failed to keep the guest namespace: {err}"));
         }
         let Some(job) = self.jobs.remove(&id) else { return };
-        manager::exec_event(cx, id, ExecEvent::Release { ranks: job.ranks, last: true });
+        manager::exec_event(
+            cx,
+            id,
+            ExecEvent::Release {
+                ranks: job.ranks,
+                last: true,
+            },
+        );
     }
 }

@@ -104,7 +104,10 @@ pub(super) fn ranks_of(r: &Value) -> Option<IdSet> {
 
 /// Returns the end of an R, 0 when it has none.
 pub(super) fn expiration_of(r: &Value) -> f64 {
-    r.get("execution").and_then(|e| e.get("expiration")).and_then(Value::as_f64).unwrap_or(0.0)
+    r.get("execution")
+        .and_then(|e| e.get("expiration"))
+        .and_then(Value::as_f64)
+        .unwrap_or(0.0)
 }
 
 impl Job {
@@ -205,7 +208,14 @@ impl Job {
         }
         self.leader_exit_logged = true;
         let active_ranks = self.active.clone();
-        self.event_with("shell-exit", &ShellExit { rank, wait_status, active_ranks });
+        self.event_with(
+            "shell-exit",
+            &ShellExit {
+                rank,
+                wait_status,
+                active_ranks,
+            },
+        );
     }
 
     /// Lets a shell wait for the others.
@@ -284,7 +294,11 @@ mod tests {
         assert!(!job.shell_started(7));
         assert!(job.shell_ended(4, Some(256)));
         assert!(!job.shell_ended(4, Some(512)));
-        assert!(job.log.contains(r#""name":"shell-exit","context":{"rank":4,"wait_status":256,"active_ranks":"5-7"}"#));
+        assert!(
+            job.log.contains(
+                r#""name":"shell-exit","context":{"rank":4,"wait_status":256,"active_ranks":"5-7"}"#
+            )
+        );
         for rank in 5..8 {
             job.shell_ended(rank, Some(0));
         }
@@ -316,9 +330,7 @@ mod tests {
                 match what {
                     0 => told += u32::from(job.shell_started(rank)),
                     1 => ended += u32::from(job.shell_ended(rank, Some(status))),
-                    _ => {
-                        let _ = job.enter_barrier(rank, request());
-                    }
+                    _ => drop(job.enter_barrier(rank, request())),
                 }
                 prop_assert!(job.active.is_subset(&job.ranks));
             }

@@ -6,8 +6,8 @@
 //! ```
 
 use super::JobExec;
-use crate::modules::rexec::agent;
 use crate::modules::resource::api as resource;
+use crate::modules::rexec::agent;
 use crate::service::Cx;
 use flux_formats::eventlog;
 use flux_formats::jobid::JobId;
@@ -20,17 +20,31 @@ const SIGALRM: i32 = 14;
 impl JobExec {
     /// Handles an exception of a job, whoever raised it.
     pub(super) fn on_exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| severity == 0 && !job.exception) else { return };
+        let Some(job) = self
+            .jobs
+            .get_mut(&id)
+            .filter(|job| severity == 0 && !job.exception)
+        else {
+            return;
+        };
         job.exception = true;
         cx.log_as_me(7, &format!("exec aborted: id={id}"));
-        let signal = if kind == "timeout" { SIGALRM } else { self.config.term_signal.number() };
+        let signal = if kind == "timeout" {
+            SIGALRM
+        } else {
+            self.config.term_signal.number()
+        };
         self.begin_kill(cx, id, signal);
         self.check_complete(cx, id);
     }
 
     /// Sends the first signal and starts the escalation.
     pub(super) fn begin_kill(&mut self, cx: &mut Cx<'_>, id: JobId, signum: i32) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.ending && job.killing.timer.is_none()) else {
+        let Some(job) = self
+            .jobs
+            .get_mut(&id)
+            .filter(|job| !job.ending && job.killing.timer.is_none())
+        else {
             return;
         };
         if job.mock.is_some() {
@@ -62,7 +76,9 @@ impl JobExec {
 
     fn kill_step(&mut self, cx: &mut Cx<'_>, id: JobId) {
         let signal = self.config.kill_signal.number();
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.ending) else { return };
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.ending) else {
+            return;
+        };
         job.killing.timer = None;
         if job.killing.tasks == 0 {
             job.killing.tasks = 1;
@@ -75,7 +91,11 @@ impl JobExec {
             self.give_up(cx, id);
             return;
         }
-        let doublings = self.jobs.get(&id).map_or(0, |job| job.killing.tasks + job.killing.shells).min(16);
+        let doublings = self
+            .jobs
+            .get(&id)
+            .map_or(0, |job| job.killing.tasks + job.killing.shells)
+            .min(16);
         self.plan_kill(cx, id, self.config.kill_timeout.saturating_mul(1 << doublings));
     }
 
@@ -124,7 +144,9 @@ impl JobExec {
 
     /// Takes another time limit: seconds since the epoch, 0 for none.
     pub(super) fn on_expiration(&mut self, cx: &mut Cx<'_>, id: JobId, expiration: f64) -> bool {
-        let Some(job) = self.jobs.get_mut(&id) else { return false };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return false;
+        };
         job.expiration = expiration;
         self.arm_expiration(cx, id);
         true

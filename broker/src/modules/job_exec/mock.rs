@@ -43,17 +43,29 @@ impl Mock {
     /// Text that says what is wrong.
     pub(super) fn of(jobspec: &Value) -> Result<Option<Mock>, String> {
         let system = jobspec.get("attributes").and_then(|a| a.get("system"));
-        let Some(test) = system.and_then(|s| s.get("exec")).and_then(|e| e.get("test")) else { return Ok(None) };
-        let spec = MockSpec::deserialize(test).map_err(|err| format!("attributes.system.exec.test: {err}"))?;
+        let Some(test) = system.and_then(|s| s.get("exec")).and_then(|e| e.get("test")) else {
+            return Ok(None);
+        };
+        let spec =
+            MockSpec::deserialize(test).map_err(|err| format!("attributes.system.exec.test: {err}"))?;
         let asked = match &spec.run_duration {
             Some(text) => Some(
-                text.parse::<Fsd>().map_err(|_| format!("exec.test.run_duration: \"{text}\" is not a duration"))?,
+                text.parse::<Fsd>()
+                    .map_err(|_| format!("exec.test.run_duration: \"{text}\" is not a duration"))?,
             ),
-            None => system.and_then(|s| s.get("duration")).and_then(Value::as_f64).and_then(Fsd::from_secs_f64),
+            None => system
+                .and_then(|s| s.get("duration"))
+                .and_then(Value::as_f64)
+                .and_then(Fsd::from_secs_f64),
         };
         let duration = asked.and_then(Fsd::to_duration);
         let by_hand = spec.override_ != 0;
-        Ok(Some(Mock { duration: duration.filter(|_| !by_hand), spec, timer: None, running: false }))
+        Ok(Some(Mock {
+            duration: duration.filter(|_| !by_hand),
+            spec,
+            timer: None,
+            running: false,
+        }))
     }
 
     /// Returns true when start and finish only happen on request.
@@ -79,12 +91,19 @@ mod tests {
     #[test]
     fn durations() {
         let mock = |test: Value, duration| Mock::of(&jobspec(&test, duration)).unwrap().unwrap();
-        assert_eq!(mock(json!({"run_duration": "1ms"}), 5.0).duration, Some(Duration::from_millis(1)));
+        assert_eq!(
+            mock(json!({"run_duration": "1ms"}), 5.0).duration,
+            Some(Duration::from_millis(1))
+        );
         assert_eq!(mock(json!({}), 5.0).duration, Some(Duration::from_secs(5)));
         let by_hand = mock(json!({"override": 1}), 5.0);
         assert!(by_hand.by_hand() && by_hand.duration.is_none());
         assert!(mock(json!({"mock_exception": "run"}), 0.0).fails_at("run"));
         assert!(Mock::of(&json!({})).unwrap().is_none());
-        assert!(Mock::of(&jobspec(&json!({"run_duration": "x"}), 0.0)).unwrap_err().contains("run_duration"));
+        assert!(
+            Mock::of(&jobspec(&json!({"run_duration": "x"}), 0.0))
+                .unwrap_err()
+                .contains("run_duration")
+        );
     }
 }

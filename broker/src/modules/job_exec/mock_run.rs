@@ -11,7 +11,9 @@ use std::time::Duration;
 impl JobExec {
     pub(super) fn start_mock(&mut self, cx: &mut Cx<'_>, mut job: Job, mock: Mock) {
         let id = job.id;
-        let failing = ["init", "starting", "run"].into_iter().find(|step| mock.fails_at(step));
+        let failing = ["init", "starting", "run"]
+            .into_iter()
+            .find(|step| mock.fails_at(step));
         let by_hand = mock.by_hand();
         if failing != Some("init") {
             job.event("init");
@@ -67,7 +69,11 @@ impl JobExec {
 
     /// A signal ends a mock job at once.
     pub(super) fn kill_mock(&mut self, cx: &mut Cx<'_>, id: JobId, signum: i32) {
-        let running = self.jobs.get(&id).and_then(|job| job.mock.as_ref()).is_some_and(|mock| mock.running);
+        let running = self
+            .jobs
+            .get(&id)
+            .and_then(|job| job.mock.as_ref())
+            .is_some_and(|mock| mock.running);
         self.finish_mock(cx, id, running.then_some(signum));
     }
 
@@ -83,7 +89,9 @@ impl JobExec {
         status: i32,
     ) -> Result<(), &'static str> {
         let mock = self.jobs.get(&id).ok_or("job id not found")?.mock.as_ref();
-        let mock = mock.filter(|mock| mock.by_hand()).ok_or("job not in run-override mode")?;
+        let mock = mock
+            .filter(|mock| mock.by_hand())
+            .ok_or("job not in run-override mode")?;
         match (event, mock.running) {
             ("start", false) => self.run_mock(cx, id),
             ("start", true) => return Err("job already running"),

@@ -12,16 +12,24 @@ use flux_formats::rpc::job_exec as rpc;
 impl JobExec {
     /// Returns an error unless the job runs and the sender is its owner or the instance owner.
     fn check(&self, cx: &Cx<'_>, req: &Message, id: JobId) -> Result<(), RpcError> {
-        let job = self.jobs.get(&id).ok_or_else(|| RpcError::new(errno::ENOENT, format!("job {id} is not running")))?;
+        let job = self
+            .jobs
+            .get(&id)
+            .ok_or_else(|| RpcError::new(errno::ENOENT, format!("job {id} is not running")))?;
         if cx.authorized(req, job.userid) {
             Ok(())
         } else {
-            Err(RpcError::new(errno::EPERM, "guests may only act on their own jobs"))
+            Err(RpcError::new(
+                errno::EPERM,
+                "guests may only act on their own jobs",
+            ))
         }
     }
 
     pub(super) fn on_shell_exit(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(body) = cx.decode::<rpc::ShellExitRequest>(req) else { return };
+        let Some(body) = cx.decode::<rpc::ShellExitRequest>(req) else {
+            return;
+        };
         match self.check(cx, req, body.id) {
             Ok(()) => {
                 cx.respond_empty(req);
@@ -32,7 +40,9 @@ impl JobExec {
     }
 
     pub(super) fn on_critical_ranks(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(body) = cx.decode::<rpc::CriticalRanksRequest>(req) else { return };
+        let Some(body) = cx.decode::<rpc::CriticalRanksRequest>(req) else {
+            return;
+        };
         match self.check(cx, req, body.id) {
             Ok(()) => {
                 if let Some(job) = self.jobs.get_mut(&body.id) {
@@ -45,7 +55,9 @@ impl JobExec {
     }
 
     pub(super) fn on_expiration_request(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(body) = cx.decode::<rpc::ExpirationRequest>(req) else { return };
+        let Some(body) = cx.decode::<rpc::ExpirationRequest>(req) else {
+            return;
+        };
         if self.on_expiration(cx, body.id, body.expiration) {
             cx.respond_empty(req);
         } else {
@@ -54,7 +66,9 @@ impl JobExec {
     }
 
     pub(super) fn on_override(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(body) = cx.decode::<rpc::OverrideRequest>(req) else { return };
+        let Some(body) = cx.decode::<rpc::OverrideRequest>(req) else {
+            return;
+        };
         match self.override_mock(cx, body.jobid, &body.event, body.status) {
             Ok(()) => cx.respond_empty(req),
             Err(text) => cx.fail(req, errno::EINVAL, text),
@@ -66,16 +80,24 @@ impl JobExec {
     /// A shell waits for the others. The request carries NORESPONSE and is answered all the same.
     pub(super) fn on_barrier(&mut self, cx: &mut Cx<'_>, mut req: Message) {
         req.flags &= !flags::NORESPONSE;
-        let Some(body) = cx.decode::<rpc::BarrierRequest>(&req) else { return };
+        let Some(body) = cx.decode::<rpc::BarrierRequest>(&req) else {
+            return;
+        };
         if let Err(err) = self.check(cx, &req, body.id) {
             cx.fail_with(&req, &err);
             return;
         }
-        let Some(job) = self.jobs.get_mut(&body.id) else { return };
+        let Some(job) = self.jobs.get_mut(&body.id) else {
+            return;
+        };
         req.payload = None;
         let (entered, refused) = job.enter_barrier(body.rank, req);
         if let Some(req) = refused {
-            let errnum = if entered == Entered::Broken { errno::EIO } else { errno::EINVAL };
+            let errnum = if entered == Entered::Broken {
+                errno::EIO
+            } else {
+                errno::EINVAL
+            };
             cx.fail(&req, errnum, "");
         } else if entered == Entered::Complete {
             if let Some(timer) = job.barrier.timer.take() {
@@ -108,7 +130,10 @@ impl JobExec {
         job.barrier.timer = None;
         let missing = job.missing_at_barrier();
         let there = job.barrier.waiting.len();
-        let text = format!("start barrier timeout: {there}/{} shells, waiting for ranks {missing}", job.size());
+        let text = format!(
+            "start barrier timeout: {there}/{} shells, waiting for ranks {missing}",
+            job.size()
+        );
         resource::drain(cx, &missing, &format!("job {id}: start barrier timeout"));
         self.break_barrier(cx, id);
         self.fatal(cx, id, &text);

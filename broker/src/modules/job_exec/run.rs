@@ -43,7 +43,8 @@ impl JobExec {
             return;
         }
         let Some(ranks) = ranks_of(&request.r) else {
-            self.jobs.insert(id, Job::new(id, request.userid, request.r, IdSet::default()));
+            self.jobs
+                .insert(id, Job::new(id, request.userid, request.r, IdSet::default()));
             self.fatal(cx, id, "R names no ranks");
             return;
         };
@@ -113,10 +114,15 @@ impl JobExec {
         if durable {
             // what was committed before is durable with it: a crash after this point finds the allocation, and
             // the job is never started a second time
-            kvs::commit_durable(cx, "primary", link, move |me: &mut JobExec, cx, result| match result {
-                Ok(_) => me.spawn_shells(cx, id, &body),
-                Err(err) => me.abandon(cx, id, &format!("failed to record the start: {err}")),
-            });
+            kvs::commit_durable(
+                cx,
+                "primary",
+                link,
+                move |me: &mut JobExec, cx, result| match result {
+                    Ok(_) => me.spawn_shells(cx, id, &body),
+                    Err(err) => me.abandon(cx, id, &format!("failed to record the start: {err}")),
+                },
+            );
             return;
         }
         kvs::commit(cx, "primary", link, move |me: &mut JobExec, cx, result| {
@@ -149,10 +155,12 @@ impl JobExec {
         self.arm_expiration(cx, id);
         for rank in &ranks {
             if rank == cx.rank() {
-                let report = move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
+                let report =
+                    move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
                 agent::start_local(cx, body.clone(), report);
             } else {
-                let report = move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
+                let report =
+                    move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
                 agent::start_remote(cx, rank, body.clone(), report);
             }
         }
@@ -165,23 +173,36 @@ impl JobExec {
             Some(imp) if multiuser => vec![imp.clone(), "exec".to_owned(), shell, id],
             _ => vec![shell, id],
         };
-        let document = Document { jobspec: &request.jobspec, r: &request.r, j: request.j.as_deref() };
+        let document = Document {
+            jobspec: &request.jobspec,
+            r: &request.r,
+            j: request.j.as_deref(),
+        };
         agent::start_body(&StartHeader { id: request.id, argv }, &document)
     }
 
     /// Writes what is pending of the exec eventlog.
     pub(super) fn flush_log(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.has_namespace && !job.log.is_empty()) else {
+        let Some(job) = self
+            .jobs
+            .get_mut(&id)
+            .filter(|job| job.has_namespace && !job.log.is_empty())
+        else {
             return;
         };
         let mut txn = Txn::new();
         txn.append("exec.eventlog", job.log.as_bytes());
         job.log.clear();
-        kvs::commit(cx, &id.guest_namespace(), txn, move |_: &mut JobExec, cx, result| {
-            if let Err(err) = result {
-                cx.log_as_me(3, &format!("{id}: exec.eventlog: {err}"));
-            }
-        });
+        kvs::commit(
+            cx,
+            &id.guest_namespace(),
+            txn,
+            move |_: &mut JobExec, cx, result| {
+                if let Err(err) = result {
+                    cx.log_as_me(3, &format!("{id}: exec.eventlog: {err}"));
+                }
+            },
+        );
     }
 
     // ---- reports --------------------------------------------------------------------------------------
@@ -233,7 +254,11 @@ impl JobExec {
                 self.shell_killed(cx, id, rank, signal);
             } else if before_barrier {
                 let host = self.jobs.get(&id).map(|job| job.host(rank)).unwrap_or_default();
-                self.fatal(cx, id, &format!("{host} (ranks {rank}) terminated before first barrier"));
+                self.fatal(
+                    cx,
+                    id,
+                    &format!("{host} (ranks {rank}) terminated before first barrier"),
+                );
             }
         }
         self.check_complete(cx, id);
@@ -242,7 +267,11 @@ impl JobExec {
     fn shell_killed(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, signal: i32) {
         let Some(job) = self.jobs.get(&id) else { return };
         let shell_rank = job.shell_rank(rank);
-        let text = format!("shell rank {shell_rank} (on {}): {}", job.host(rank), signal_text(signal));
+        let text = format!(
+            "shell rank {shell_rank} (on {}): {}",
+            job.host(rank),
+            signal_text(signal)
+        );
         self.lost_shell(cx, id, rank, &text, &text);
     }
 
@@ -268,7 +297,9 @@ impl JobExec {
 
     fn tell_leader(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let Some(leader) = job.ranks.first().filter(|leader| job.active.contains(*leader)) else { return };
+        let Some(leader) = job.ranks.first().filter(|leader| job.active.contains(*leader)) else {
+            return;
+        };
         let topic = format!("{}-shell-{}.exception", job.userid, id.encode(Encoding::F58Plain));
         let body = json!({
             "type": "lost-shell", "severity": CRITICAL_CONDITION, "shell_rank": job.shell_rank(rank), "message": "",
@@ -298,7 +329,11 @@ impl JobExec {
                 self.lost_shell(cx, id, rank, &fatal, &not_fatal);
             }
             errno::ENOSYS => {
-                self.fatal(cx, id, &format!("rexec service is not loaded on {host} (rank {rank})"));
+                self.fatal(
+                    cx,
+                    id,
+                    &format!("rexec service is not loaded on {host} (rank {rank})"),
+                );
             }
             _ => {
                 let text = format!("job shell exec error on broker {host} (rank {rank}): {err}");
@@ -320,10 +355,16 @@ impl JobExec {
 
     /// Raises a fatal exception, once per job.
     pub(super) fn fatal_of_type(&mut self, cx: &mut Cx<'_>, id: JobId, kind: &str, note: &str) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.exception) else { return };
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.exception) else {
+            return;
+        };
         job.exception = true;
-        let event =
-            ExecEvent::Exception { severity: 0, kind: kind.to_owned(), note: note.to_owned(), userid: None };
+        let event = ExecEvent::Exception {
+            severity: 0,
+            kind: kind.to_owned(),
+            note: note.to_owned(),
+            userid: None,
+        };
         manager::exec_event(cx, id, event);
     }
 }

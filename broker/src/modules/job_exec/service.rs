@@ -28,7 +28,10 @@ pub struct JobExec {
 
 impl Service for JobExec {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: super::api::SERVICE, methods: METHODS }]
+        vec![Interface {
+            service: super::api::SERVICE,
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -52,7 +55,10 @@ impl Service for JobExec {
         let config = &self.config;
         let jobs: Map<String, Value> = {
             let timeout = config.kill_timeout.as_secs_f64();
-            self.jobs.values().map(|job| (job.id.to_string(), job_stats(job, timeout))).collect()
+            self.jobs
+                .values()
+                .map(|job| (job.id.to_string(), job_stats(job, timeout)))
+                .collect()
         };
         let max_kill = config.effective_max_kill_timeout().as_secs_f64();
         let seconds = |limit: Option<std::time::Duration>| limit.map_or(-1.0, |limit| limit.as_secs_f64());

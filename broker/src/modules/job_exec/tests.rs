@@ -44,7 +44,10 @@ fn start(hub: &mut TestHub, id: u64, ranks: &str, test: Option<Value>, expiratio
 }
 
 fn running(hub: &mut TestHub) -> usize {
-    hub.json("job-exec.stats-get", &json!({})).unwrap()["jobs"].as_object().unwrap().len()
+    hub.json("job-exec.stats-get", &json!({})).unwrap()["jobs"]
+        .as_object()
+        .unwrap()
+        .len()
 }
 
 fn wait_for_end(hub: &mut TestHub) {
@@ -59,20 +62,38 @@ fn wait_for_end(hub: &mut TestHub) {
 fn exec_log(hub: &mut TestHub, id: u64) -> Vec<String> {
     let key = JobId(id).kvs_key("guest.exec.eventlog");
     let log = hub.wait(move |cx, done| {
-        kvs::lookup(cx, "primary", &key, move |probe: &mut Probe, cx, result| done(probe, cx, result));
+        kvs::lookup(cx, "primary", &key, move |probe: &mut Probe, cx, result| {
+            done(probe, cx, result)
+        });
     });
     let log = String::from_utf8(log.unwrap().to_vec()).unwrap();
     let events = eventlog::decode_log(&log).unwrap();
-    events.iter().map(|e| e.context.as_ref().map_or(e.name.clone(), |c| format!("{} {}", e.name, c.get()))).collect()
+    events
+        .iter()
+        .map(|e| {
+            e.context
+                .as_ref()
+                .map_or(e.name.clone(), |c| format!("{} {}", e.name, c.get()))
+        })
+        .collect()
 }
 
 #[test]
 fn a_mock_job_runs_and_finishes() {
     let mut hub = hub(json!({}));
-    start(&mut hub, 1, "0", Some(json!({"run_duration": "1ms", "wait_status": 256})), 0.0);
+    start(
+        &mut hub,
+        1,
+        "0",
+        Some(json!({"run_duration": "1ms", "wait_status": 256})),
+        0.0,
+    );
     assert_eq!(running(&mut hub), 1);
     wait_for_end(&mut hub);
-    assert_eq!(exec_log(&mut hub, 1), ["init", "starting", r#"complete {"status":256}"#, "done"]);
+    assert_eq!(
+        exec_log(&mut hub, 1),
+        ["init", "starting", r#"complete {"status":256}"#, "done"]
+    );
 }
 
 #[test]
@@ -80,8 +101,12 @@ fn a_mock_job_by_hand() {
     let mut hub = hub(json!({}));
     start(&mut hub, 1, "0", Some(json!({"override": 1})), 0.0);
     let finish = json!({"event": "finish", "jobid": 1, "status": 0});
-    assert_eq!(hub.json("job-exec.override", &finish).unwrap_err().errnum, errno::EINVAL);
-    hub.json("job-exec.override", &json!({"event": "start", "jobid": 1})).unwrap();
+    assert_eq!(
+        hub.json("job-exec.override", &finish).unwrap_err().errnum,
+        errno::EINVAL
+    );
+    hub.json("job-exec.override", &json!({"event": "start", "jobid": 1}))
+        .unwrap();
     assert_eq!(running(&mut hub), 1);
     hub.json("job-exec.override", &finish).unwrap();
     wait_for_end(&mut hub);
@@ -95,8 +120,16 @@ fn a_shell_runs_and_its_exit_counts() {
     wait_for_end(&mut hub);
     let log = exec_log(&mut hub, 424_242);
     assert_eq!(log[..2], ["init", "starting"]);
-    assert!(log[2].starts_with(r#"log {"component":"flux-shell","stream":"stderr","rank":"0","data":""#), "{}", log[2]);
-    assert!(log[3].starts_with(r#"shell-exit {"rank":0,"wait_status":"#), "{}", log[3]);
+    assert!(
+        log[2].starts_with(r#"log {"component":"flux-shell","stream":"stderr","rank":"0","data":""#),
+        "{}",
+        log[2]
+    );
+    assert!(
+        log[3].starts_with(r#"shell-exit {"rank":0,"wait_status":"#),
+        "{}",
+        log[3]
+    );
     assert!(log[4].starts_with("complete ") && log[5] == "done");
 }
 
@@ -105,7 +138,10 @@ fn a_missing_shell_fails_the_job() {
     let mut hub = hub(json!({"exec": {"job-shell": "/nonexistent/flux-shell"}}));
     start(&mut hub, 5, "0", None, 0.0);
     wait_for_end(&mut hub);
-    assert_eq!(exec_log(&mut hub, 5), ["init", "starting", r#"complete {"status":32512}"#, "done"]);
+    assert_eq!(
+        exec_log(&mut hub, 5),
+        ["init", "starting", r#"complete {"status":32512}"#, "done"]
+    );
 }
 
 #[test]
@@ -116,7 +152,9 @@ fn the_report_of_the_shell_ends_the_job() {
     wait_for_end(&mut hub);
     let log = exec_log(&mut hub, 6);
     assert_eq!(log.last().map(String::as_str), Some("done"));
-    let err = hub.json("job-exec.shell-exit", &json!({"id": 6, "rank": 0, "status": 0})).unwrap_err();
+    let err = hub
+        .json("job-exec.shell-exit", &json!({"id": 6, "rank": 0, "status": 0}))
+        .unwrap_err();
     assert_eq!(err.errnum, errno::ENOENT);
 }
 
@@ -140,9 +178,15 @@ fn the_barrier_answers_although_no_response_is_wanted() {
     hub.rpc(second).unwrap();
     assert_eq!(answered.get(), 1);
     let unknown = json!({"id": 9, "rank": 0});
-    assert_eq!(hub.json("job-exec.shell-barrier", &unknown).unwrap_err().errnum, errno::ENOENT);
+    assert_eq!(
+        hub.json("job-exec.shell-barrier", &unknown).unwrap_err().errnum,
+        errno::ENOENT
+    );
     let other = json!({"id": 7, "rank": 5});
-    assert_eq!(hub.json("job-exec.shell-barrier", &other).unwrap_err().errnum, errno::EINVAL);
+    assert_eq!(
+        hub.json("job-exec.shell-barrier", &other).unwrap_err().errnum,
+        errno::EINVAL
+    );
 }
 
 #[test]

@@ -24,9 +24,15 @@ struct Lookup {
 
 impl JobInfo {
     pub(super) fn on_lookup(&mut self, cx: &mut Cx<'_>, req: Message) {
-        let Some(body) = cx.decode::<rpc::LookupRequest>(&req) else { return };
+        let Some(body) = cx.decode::<rpc::LookupRequest>(&req) else {
+            return;
+        };
         if body.flags & !(rpc::LOOKUP_JSON_DECODE | rpc::LOOKUP_CURRENT) != 0 {
-            cx.fail(&req, errno::EPROTO, &format!("lookup request rejected with invalid flag {}", body.flags));
+            cx.fail(
+                &req,
+                errno::EPROTO,
+                &format!("lookup request rejected with invalid flag {}", body.flags),
+            );
             return;
         }
         self.lookups += 1;
@@ -35,12 +41,21 @@ impl JobInfo {
             let mut values = Map::new();
             values.insert("id".into(), Value::from(body.id.0));
             let updated = body.keys.iter().any(|key| key == "R" || key == "jobspec");
-            let lookup =
-                Lookup { request, id: body.id, flags: body.flags, keys: body.keys, values, eventlog: None };
+            let lookup = Lookup {
+                request,
+                id: body.id,
+                flags: body.flags,
+                keys: body.keys,
+                values,
+                eventlog: None,
+            };
             if body.flags & rpc::LOOKUP_CURRENT != 0 && updated {
                 let key = body.id.kvs_key("eventlog");
                 kvs::lookup(cx, "primary", &key, move |me: &mut JobInfo, cx, result| {
-                    let lookup = Lookup { eventlog: result.ok(), ..lookup };
+                    let lookup = Lookup {
+                        eventlog: result.ok(),
+                        ..lookup
+                    };
                     me.lookup_next(cx, lookup, 0);
                 });
             } else {
@@ -58,7 +73,10 @@ impl JobInfo {
         let path = lookup.id.kvs_key(key);
         kvs::lookup(cx, "primary", &path, move |me: &mut JobInfo, cx, result| {
             let mut lookup = lookup;
-            match result.map_err(|err| missing(&err, &lookup.keys, index)).and_then(|data| lookup.take(index, &data)) {
+            match result
+                .map_err(|err| missing(&err, &lookup.keys, index))
+                .and_then(|data| lookup.take(index, &data))
+            {
                 Ok(()) => me.lookup_next(cx, lookup, index + 1),
                 Err(err) => cx.fail_with(&lookup.request, &err),
             }
@@ -80,7 +98,9 @@ fn missing(err: &RpcError, keys: &[String], index: usize) -> RpcError {
 
 impl Lookup {
     fn take(&mut self, index: usize, data: &[u8]) -> Result<(), RpcError> {
-        let Some(key) = self.keys.get(index).cloned() else { return Ok(()) };
+        let Some(key) = self.keys.get(index).cloned() else {
+            return Ok(());
+        };
         let text = String::from_utf8_lossy(data);
         let value = if key == "R" || key == "jobspec" {
             let current = self.flags & rpc::LOOKUP_CURRENT != 0;
@@ -91,7 +111,11 @@ impl Lookup {
                 if let Some(log) = self.eventlog.as_ref().filter(|_| current) {
                     apply_updates(&mut value, &key, log);
                 }
-                if decode { value } else { Value::from(value.to_string()) }
+                if decode {
+                    value
+                } else {
+                    Value::from(value.to_string())
+                }
             } else {
                 Value::from(text.into_owned())
             }
@@ -105,10 +129,21 @@ impl Lookup {
 
 /// Applies the updates that a job's eventlog holds to its R or jobspec.
 pub(super) fn apply_updates(value: &mut Value, key: &str, log: &[u8]) {
-    let wanted = if key == "R" { "resource-update" } else { "jobspec-update" };
-    let Ok(text) = std::str::from_utf8(log) else { return };
-    for event in eventlog::decode_iter(text).flatten().filter(|event| event.name == wanted) {
-        let Ok(context) = event.context_as::<Map<String, Value>>() else { continue };
+    let wanted = if key == "R" {
+        "resource-update"
+    } else {
+        "jobspec-update"
+    };
+    let Ok(text) = std::str::from_utf8(log) else {
+        return;
+    };
+    for event in eventlog::decode_iter(text)
+        .flatten()
+        .filter(|event| event.name == wanted)
+    {
+        let Ok(context) = event.context_as::<Map<String, Value>>() else {
+            continue;
+        };
         for (path, new) in context {
             if key == "R" {
                 set_path(value, &format!("execution.{path}"), new);
@@ -145,7 +180,10 @@ mod tests {
 "#;
         let mut jobspec = json!({"attributes": {"system": {"duration": 0}}});
         apply_updates(&mut jobspec, "jobspec", log);
-        assert_eq!(jobspec, json!({"attributes": {"system": {"duration": 90, "queue": "q"}}}));
+        assert_eq!(
+            jobspec,
+            json!({"attributes": {"system": {"duration": 90, "queue": "q"}}})
+        );
         let mut r = json!({"execution": {"expiration": 0.0}});
         apply_updates(&mut r, "R", log);
         assert_eq!(r, json!({"execution": {"expiration": 99.5}}));

@@ -56,14 +56,17 @@ impl JobInfo {
             then(self, cx, req);
             return;
         }
-        kvs::lookup(cx, "primary", &id.kvs_key("eventlog"), move |me: &mut JobInfo, cx, result| {
-            match result.map(|log| submitter(&log)) {
+        kvs::lookup(
+            cx,
+            "primary",
+            &id.kvs_key("eventlog"),
+            move |me: &mut JobInfo, cx, result| match result.map(|log| submitter(&log)) {
                 Ok(Some(userid)) if cx.authorized(&req, userid) => then(me, cx, req),
                 Ok(_) => cx.fail(&req, errno::EPERM, "access is restricted to job/instance owner"),
                 Err(err) if err.errnum == errno::ENOENT => cx.fail(&req, errno::ENOENT, "invalid job id"),
                 Err(err) => cx.fail_with(&req, &err),
-            }
-        });
+            },
+        );
     }
 
     pub(super) fn on_journal(&mut self, cx: &mut Cx<'_>, events: &[JobEvent]) {
@@ -82,7 +85,10 @@ impl JobInfo {
 
 impl Service for JobInfo {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: "job-info", methods: METHODS }]
+        vec![Interface {
+            service: "job-info",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -104,7 +110,8 @@ impl Service for JobInfo {
 
     fn on_disconnect(&mut self, cx: &mut Cx<'_>, msg: &Message) {
         self.drop_watches(cx, msg.sender());
-        self.updates.retain(|watch| watch.request.sender() != msg.sender());
+        self.updates
+            .retain(|watch| watch.request.sender() != msg.sender());
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {

@@ -31,7 +31,11 @@ impl JobInfo {
     fn checked(cx: &mut Cx<'_>, req: &Message) -> Option<rpc::UpdateRequest> {
         let body = cx.decode::<rpc::UpdateRequest>(req)?;
         if body.flags != 0 {
-            cx.fail(req, errno::EPROTO, &format!("update request rejected with invalid flag {}", body.flags));
+            cx.fail(
+                req,
+                errno::EPROTO,
+                &format!("update request rejected with invalid flag {}", body.flags),
+            );
             return None;
         }
         if body.key != "R" && body.key != "jobspec" {
@@ -42,7 +46,9 @@ impl JobInfo {
     }
 
     pub(super) fn on_update_lookup(&mut self, cx: &mut Cx<'_>, req: Message) {
-        let Some(request) = Self::checked(cx, &req) else { return };
+        let Some(request) = Self::checked(cx, &req) else {
+            return;
+        };
         self.update_lookups += 1;
         self.authorize(cx, req, request.id, move |_, cx, req| {
             read_current(cx, request.id, request.key.clone(), move |_, cx, result| {
@@ -55,19 +61,37 @@ impl JobInfo {
         if !cx.require_streaming(&req) {
             return;
         }
-        let Some(request) = Self::checked(cx, &req) else { return };
+        let Some(request) = Self::checked(cx, &req) else {
+            return;
+        };
         self.authorize(cx, req, request.id, move |_, cx, mut req| {
             req.payload = None;
-            read_current(cx, request.id, request.key.clone(), move |me, cx, result| match result {
-                Ok(value) => me.add_update_watch(cx, req, request, value),
-                Err(err) => cx.fail_with(&req, &err),
-            });
+            read_current(
+                cx,
+                request.id,
+                request.key.clone(),
+                move |me, cx, result| match result {
+                    Ok(value) => me.add_update_watch(cx, req, request, value),
+                    Err(err) => cx.fail_with(&req, &err),
+                },
+            );
         });
     }
 
-    fn add_update_watch(&mut self, cx: &mut Cx<'_>, request: Message, asked: rpc::UpdateRequest, value: Value) {
+    fn add_update_watch(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: Message,
+        asked: rpc::UpdateRequest,
+        value: Value,
+    ) {
         cx.respond(&request, &body(&asked.key, &value));
-        self.updates.push(UpdateWatch { request, id: asked.id, key: asked.key, value });
+        self.updates.push(UpdateWatch {
+            request,
+            id: asked.id,
+            key: asked.key,
+            value,
+        });
         // nothing changes any more when the job is inactive
         let id = asked.id;
         manager::active_job(cx, id, move |me: &mut JobInfo, cx, job| {
@@ -79,8 +103,16 @@ impl JobInfo {
 
     /// Sends a changed R or jobspec to those who follow it.
     pub(super) fn on_update_event(&mut self, cx: &mut Cx<'_>, event: &JobEvent) {
-        let key = if &*event.name == "resource-update" { "R" } else { "jobspec" };
-        for watch in self.updates.iter_mut().filter(|watch| watch.id == event.id && watch.key == key) {
+        let key = if &*event.name == "resource-update" {
+            "R"
+        } else {
+            "jobspec"
+        };
+        for watch in self
+            .updates
+            .iter_mut()
+            .filter(|watch| watch.id == event.id && watch.key == key)
+        {
             apply_updates(&mut watch.value, key, event.line.as_bytes());
             cx.respond(&watch.request, &body(key, &watch.value));
         }
@@ -94,7 +126,9 @@ impl JobInfo {
     }
 
     pub(super) fn on_update_cancel(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Ok(cancel) = req.payload_json::<rpc::CancelRequest>() else { return };
+        let Ok(cancel) = req.payload_json::<rpc::CancelRequest>() else {
+            return;
+        };
         let ended = |watch: &UpdateWatch| {
             watch.request.sender() == req.sender() && watch.request.matchtag() == cancel.matchtag
         };
@@ -111,16 +145,25 @@ fn read_current(
     key: String,
     done: impl FnOnce(&mut JobInfo, &mut Cx<'_>, Result<Value, RpcError>) + 'static,
 ) {
-    kvs::lookup(cx, "primary", &id.kvs_key("eventlog"), move |_: &mut JobInfo, cx, log| {
-        let path = id.kvs_key(&key);
-        kvs::lookup(cx, "primary", &path, move |me: &mut JobInfo, cx, value| {
-            let result = combine(&key, value, log);
-            done(me, cx, result);
-        });
-    });
+    kvs::lookup(
+        cx,
+        "primary",
+        &id.kvs_key("eventlog"),
+        move |_: &mut JobInfo, cx, log| {
+            let path = id.kvs_key(&key);
+            kvs::lookup(cx, "primary", &path, move |me: &mut JobInfo, cx, value| {
+                let result = combine(&key, value, log);
+                done(me, cx, result);
+            });
+        },
+    );
 }
 
-fn combine(key: &str, value: Result<Bytes, RpcError>, log: Result<Bytes, RpcError>) -> Result<Value, RpcError> {
+fn combine(
+    key: &str,
+    value: Result<Bytes, RpcError>,
+    log: Result<Bytes, RpcError>,
+) -> Result<Value, RpcError> {
     let mut value: Value = serde_json::from_slice(&value?)
         .map_err(|err| RpcError::new(errno::EPROTO, format!("{key}: {err}")))?;
     if let Ok(log) = log {

@@ -45,12 +45,20 @@ pub(super) struct Watches {
 impl Watches {
     /// Returns the number of watches of main and guest eventlogs.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let guests = self.by_number.values().filter(|watch| watch.guest.is_some()).count();
+        let guests = self
+            .by_number
+            .values()
+            .filter(|watch| watch.guest.is_some())
+            .count();
         (self.by_number.len() - guests, guests)
     }
 
     fn of_job(&self, id: JobId) -> Vec<u64> {
-        self.by_number.iter().filter(|(_, watch)| watch.id == id).map(|(number, _)| *number).collect()
+        self.by_number
+            .iter()
+            .filter(|(_, watch)| watch.id == id)
+            .map(|(number, _)| *number)
+            .collect()
     }
 }
 
@@ -62,7 +70,12 @@ impl Watch {
             self.sent += line.len();
             let text = String::from_utf8_lossy(line);
             last = self.guest.is_none() && text.contains("\"name\":\"clean\"");
-            cx.respond(&self.request, &EventlogWatchResponse { event: Cow::Borrowed(&text) });
+            cx.respond(
+                &self.request,
+                &EventlogWatchResponse {
+                    event: Cow::Borrowed(&text),
+                },
+            );
         }
         if self.flags & rpc::WATCH_INITIAL_SENTINEL != 0 && !self.sentinel {
             self.sentinel = true;
@@ -77,10 +90,16 @@ impl JobInfo {
         if !cx.require_streaming(&req) {
             return;
         }
-        let Some(body) = cx.decode::<rpc::EventlogWatchRequest>(&req) else { return };
+        let Some(body) = cx.decode::<rpc::EventlogWatchRequest>(&req) else {
+            return;
+        };
         let known = rpc::WATCH_WAITCREATE | rpc::WATCH_INITIAL_SENTINEL;
         if body.flags & !known != 0 {
-            cx.fail(&req, errno::EPROTO, &format!("eventlog-watch request rejected with invalid flag {}", body.flags));
+            cx.fail(
+                &req,
+                errno::EPROTO,
+                &format!("eventlog-watch request rejected with invalid flag {}", body.flags),
+            );
             return;
         }
         self.authorize(cx, req, body.id, move |me, cx, req| me.start_watch(cx, req, body));
@@ -90,8 +109,15 @@ impl JobInfo {
         req.payload = None;
         let guest = body.path.strip_prefix("guest.").map(str::to_owned);
         let is_guest = guest.is_some();
-        let watch =
-            Watch { request: req, id: body.id, guest, flags: body.flags, kvs: None, sent: 0, sentinel: false };
+        let watch = Watch {
+            request: req,
+            id: body.id,
+            guest,
+            flags: body.flags,
+            kvs: None,
+            sent: 0,
+            sentinel: false,
+        };
         let number = self.watches.next;
         self.watches.next += 1;
         self.watches.by_number.insert(number, watch);
@@ -121,7 +147,9 @@ impl JobInfo {
     }
 
     fn watch_namespace(&mut self, cx: &mut Cx<'_>, number: u64) {
-        let Some(watch) = self.watches.by_number.get(&number) else { return };
+        let Some(watch) = self.watches.by_number.get(&number) else {
+            return;
+        };
         let key = watch.guest.clone().unwrap_or_default();
         let each = move |me: &mut JobInfo, cx: &mut Cx<'_>, data| me.on_data(cx, number, data);
         let kvs = kvs_watch::watch_appends(cx, &watch.id.guest_namespace(), &key, true, each);
@@ -129,7 +157,9 @@ impl JobInfo {
     }
 
     fn on_data(&mut self, cx: &mut Cx<'_>, number: u64, data: Result<Bytes, RpcError>) {
-        let Some(watch) = self.watches.by_number.get_mut(&number) else { return };
+        let Some(watch) = self.watches.by_number.get_mut(&number) else {
+            return;
+        };
         match data {
             Ok(data) => {
                 if watch.send(cx, &data) {
@@ -154,29 +184,40 @@ impl JobInfo {
 
     /// Reads what was not sent yet from the job's directory, and ends.
     fn read_rest(&mut self, cx: &mut Cx<'_>, number: u64) {
-        let Some(watch) = self.watches.by_number.get(&number) else { return };
+        let Some(watch) = self.watches.by_number.get(&number) else {
+            return;
+        };
         let key = format!("guest.{}", watch.guest.as_deref().unwrap_or_default());
-        kvs::lookup(cx, "primary", &watch.id.kvs_key(&key), move |me: &mut JobInfo, cx, result| {
-            let Some(watch) = me.watches.by_number.get_mut(&number) else { return };
-            let end = match result {
-                Ok(data) => {
-                    let sent = watch.sent;
-                    watch.send(cx, data.get(sent..).unwrap_or_default());
-                    RpcError::bare(errno::ENODATA)
-                }
-                Err(_) if watch.sent > 0 => RpcError::bare(errno::ENODATA),
-                // a link to a namespace that is gone
-                Err(err) if err.errnum == errno::ENOTSUP => RpcError::bare(errno::ENOENT),
-                Err(err) => err,
-            };
-            me.end(cx, number, &end);
-        });
+        kvs::lookup(
+            cx,
+            "primary",
+            &watch.id.kvs_key(&key),
+            move |me: &mut JobInfo, cx, result| {
+                let Some(watch) = me.watches.by_number.get_mut(&number) else {
+                    return;
+                };
+                let end = match result {
+                    Ok(data) => {
+                        let sent = watch.sent;
+                        watch.send(cx, data.get(sent..).unwrap_or_default());
+                        RpcError::bare(errno::ENODATA)
+                    }
+                    Err(_) if watch.sent > 0 => RpcError::bare(errno::ENODATA),
+                    // a link to a namespace that is gone
+                    Err(err) if err.errnum == errno::ENOTSUP => RpcError::bare(errno::ENOENT),
+                    Err(err) => err,
+                };
+                me.end(cx, number, &end);
+            },
+        );
     }
 
     /// A job is inactive: what still waits for its namespace waits in vain.
     pub(super) fn job_inactive(&mut self, cx: &mut Cx<'_>, id: JobId) {
         for number in self.watches.of_job(id) {
-            let Some(watch) = self.watches.by_number.get_mut(&number) else { continue };
+            let Some(watch) = self.watches.by_number.get_mut(&number) else {
+                continue;
+            };
             if watch.guest.is_none() {
                 continue;
             }
@@ -188,7 +229,9 @@ impl JobInfo {
     }
 
     fn end(&mut self, cx: &mut Cx<'_>, number: u64, err: &RpcError) {
-        let Some(mut watch) = self.watches.by_number.remove(&number) else { return };
+        let Some(mut watch) = self.watches.by_number.remove(&number) else {
+            return;
+        };
         if let Some(kvs) = watch.kvs.take() {
             kvs_watch::cancel_watch(cx, kvs);
         }
@@ -196,7 +239,9 @@ impl JobInfo {
     }
 
     pub(super) fn on_watch_cancel(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Ok(body) = req.payload_json::<rpc::CancelRequest>() else { return };
+        let Ok(body) = req.payload_json::<rpc::CancelRequest>() else {
+            return;
+        };
         let found = self.watches.by_number.iter().find(|(_, watch)| {
             watch.request.sender() == req.sender() && watch.request.matchtag() == body.matchtag
         });
@@ -206,7 +251,11 @@ impl JobInfo {
     }
 
     pub(super) fn drop_watches(&mut self, cx: &mut Cx<'_>, sender: Option<&Bytes>) {
-        for (_, watch) in self.watches.by_number.extract_if(|_, watch| watch.request.sender() == sender) {
+        for (_, watch) in self
+            .watches
+            .by_number
+            .extract_if(|_, watch| watch.request.sender() == sender)
+        {
             if let Some(kvs) = watch.kvs {
                 kvs_watch::cancel_watch(cx, kvs);
             }

@@ -74,7 +74,13 @@ impl Shared {
         let submit: Submit = context(event)?;
         let spec = event.jobspec.as_deref().map(Spec::of).unwrap_or_default();
         let spec = self.specs.intern(spec);
-        Some(Job::new(event.id, submit.userid, submit.urgency, event.timestamp, spec))
+        Some(Job::new(
+            event.id,
+            submit.userid,
+            submit.urgency,
+            event.timestamp,
+            spec,
+        ))
     }
 
     /// Applies an event to its job.
@@ -98,11 +104,7 @@ impl Shared {
                     job.urgency = urgency;
                 }
             }
-            "flux-restart" => {
-                if job.state == JobState::Sched {
-                    job.state = JobState::Priority;
-                }
-            }
+            "flux-restart" if job.state == JobState::Sched => job.state = JobState::Priority,
             "jobspec-update" => {
                 if let Some(jobspec) = event.jobspec.as_deref() {
                     job.spec = self.specs.intern(Spec::of(jobspec));
@@ -139,11 +141,17 @@ impl Shared {
 
     fn on_alloc(&mut self, job: &mut Job, event: &JobEvent) {
         if let Some(r) = event.r.as_deref() {
-            let expiration = r.get("execution").and_then(|e| e.get("expiration")).and_then(Value::as_f64);
+            let expiration = r
+                .get("execution")
+                .and_then(|e| e.get("expiration"))
+                .and_then(Value::as_f64);
             job.expiration = expiration.unwrap_or(0.0);
             job.alloc = Alloc::of(r).map(|alloc| self.allocs.intern(alloc));
         }
-        if let Some(Annotations { annotations: Some(annotations) }) = context(event) {
+        if let Some(Annotations {
+            annotations: Some(annotations),
+        }) = context(event)
+        {
             self.set_annotations(job, Some(&annotations));
         }
         if job.state == JobState::Sched {
@@ -152,10 +160,17 @@ impl Shared {
     }
 
     fn on_memo(&mut self, job: &mut Job, event: &JobEvent) {
-        let Some(memo) = context::<Map<String, Value>>(event) else { return };
-        let old = job.annotations.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let Some(memo) = context::<Map<String, Value>>(event) else {
+            return;
+        };
+        let old = job
+            .annotations
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok());
         let mut annotations: Map<String, Value> = old.unwrap_or_default();
-        let user = annotations.entry("user").or_insert_with(|| Value::Object(Map::new()));
+        let user = annotations
+            .entry("user")
+            .or_insert_with(|| Value::Object(Map::new()));
         if let Some(user) = user.as_object_mut() {
             for (key, value) in memo {
                 if value.is_null() {
@@ -165,14 +180,20 @@ impl Shared {
                 }
             }
         }
-        if annotations.get("user").and_then(Value::as_object).is_some_and(Map::is_empty) {
+        if annotations
+            .get("user")
+            .and_then(Value::as_object)
+            .is_some_and(Map::is_empty)
+        {
             annotations.shift_remove("user");
         }
         self.set_annotations(job, Some(&annotations));
     }
 
     fn set_annotations(&mut self, job: &mut Job, annotations: Option<&Map<String, Value>>) {
-        let text = annotations.filter(|map| !map.is_empty()).and_then(|map| serde_json::to_string(map).ok());
+        let text = annotations
+            .filter(|map| !map.is_empty())
+            .and_then(|map| serde_json::to_string(map).ok());
         job.annotations = text.map(|text| self.texts.intern(text.as_str()));
     }
 }
@@ -184,9 +205,15 @@ fn enter_cleanup(job: &mut Job, now: f64) {
 }
 
 fn on_exception(job: &mut Job, event: &JobEvent) {
-    let Some(Exception { kind, severity, note }) = context(event) else { return };
+    let Some(Exception { kind, severity, note }) = context(event) else {
+        return;
+    };
     if job.fault.as_ref().is_none_or(|known| severity < known.severity) {
-        job.fault = Some(Box::new(Fault { severity, kind: kind.into(), note: note.into() }));
+        job.fault = Some(Box::new(Fault {
+            severity,
+            kind: kind.into(),
+            note: note.into(),
+        }));
     }
     if severity == 0 {
         enter_cleanup(job, event.timestamp);
@@ -194,7 +221,9 @@ fn on_exception(job: &mut Job, event: &JobEvent) {
 }
 
 fn on_dependency_remove(job: &mut Job, event: &JobEvent) {
-    let Some(Description { description }) = context(event) else { return };
+    let Some(Description { description }) = context(event) else {
+        return;
+    };
     if let Some(dependencies) = &mut job.dependencies {
         dependencies.retain(|known| *known != description);
         if dependencies.is_empty() {
@@ -229,8 +258,10 @@ pub(super) mod tests {
                 "attributes": {"system": {"duration": 5.0, "cwd": "/tmp"}}, "version": 1}))
         });
         let r = (name == "alloc").then(|| {
-            Rc::new(json!({"version": 1, "execution": {"R_lite": [{"rank": "1", "children": {"core": "0-3"}}],
-                "starttime": 1.0, "expiration": 9.0, "nodelist": ["n1"]}}))
+            Rc::new(
+                json!({"version": 1, "execution": {"R_lite": [{"rank": "1", "children": {"core": "0-3"}}],
+                "starttime": 1.0, "expiration": 9.0, "nodelist": ["n1"]}}),
+            )
         });
         JobEvent {
             id: JobId(id),
@@ -250,7 +281,10 @@ pub(super) mod tests {
         let submit = json!({"userid": 7, "urgency": 16, "flags": 0, "version": 1});
         let mut job = shared.submitted(&event(id, "submit", 1.0, &submit)).unwrap();
         for (at, (name, context)) in steps.iter().enumerate() {
-            shared.apply(&mut job, &event(id, name, 2.0 + f64::from(u32::try_from(at).unwrap()), context));
+            shared.apply(
+                &mut job,
+                &event(id, name, 2.0 + f64::from(u32::try_from(at).unwrap()), context),
+            );
         }
         job
     }
@@ -261,7 +295,10 @@ pub(super) mod tests {
             ("validate", json!({})),
             ("depend", json!({})),
             ("priority", json!({"priority": 16})),
-            ("alloc", json!({"annotations": {"sched": {"resource_summary": "rank1/core[0-3]"}}})),
+            (
+                "alloc",
+                json!({"annotations": {"sched": {"resource_summary": "rank1/core[0-3]"}}}),
+            ),
             ("start", json!({})),
             ("finish", json!({"status": 0})),
             ("release", json!({"ranks": "all", "final": true})),
@@ -273,25 +310,55 @@ pub(super) mod tests {
     #[test]
     fn a_job_that_ran() {
         let job = job(1, &life());
-        assert_eq!((job.state, job.result(), job.waitstatus), (JobState::Inactive, JobResult::Completed, Some(0)));
-        let times = [job.t_submit, job.t_depend, job.t_priority, job.t_sched, job.t_run, job.t_cleanup, job.t_inactive];
+        assert_eq!(
+            (job.state, job.result(), job.waitstatus),
+            (JobState::Inactive, JobResult::Completed, Some(0))
+        );
+        let times = [
+            job.t_submit,
+            job.t_depend,
+            job.t_priority,
+            job.t_sched,
+            job.t_run,
+            job.t_cleanup,
+            job.t_inactive,
+        ];
         assert_eq!(times, [1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0]);
-        assert_eq!((&*job.spec.name, job.ntasks(), job.ncores(), job.nnodes()), ("sleep", 2, 4, 1));
+        assert_eq!(
+            (&*job.spec.name, job.ntasks(), job.ncores(), job.nnodes()),
+            ("sleep", 2, 4, 1)
+        );
         assert_eq!((job.priority, job.expiration), (16, 9.0));
     }
 
     #[test]
     fn a_cancelled_job() {
         let cancel = json!({"type": "cancel", "severity": 0, "note": "x", "userid": 7});
-        let job = job(1, &[("validate", json!({})), ("exception", cancel), ("clean", json!({}))]);
-        assert_eq!((job.state, job.result()), (JobState::Inactive, JobResult::Canceled));
+        let job = job(
+            1,
+            &[
+                ("validate", json!({})),
+                ("exception", cancel),
+                ("clean", json!({})),
+            ],
+        );
+        assert_eq!(
+            (job.state, job.result()),
+            (JobState::Inactive, JobResult::Canceled)
+        );
         assert_eq!(job.fault.as_ref().map(|f| &*f.kind), Some("cancel"));
     }
 
     #[test]
     fn memos_and_annotations() {
-        let mut steps = vec![("memo", json!({"uri": "local://x", "a": 1})), ("memo", json!({"a": null}))];
-        assert_eq!(job(1, &steps).annotations.as_deref(), Some(r#"{"user":{"uri":"local://x"}}"#));
+        let mut steps = vec![
+            ("memo", json!({"uri": "local://x", "a": 1})),
+            ("memo", json!({"a": null})),
+        ];
+        assert_eq!(
+            job(1, &steps).annotations.as_deref(),
+            Some(r#"{"user":{"uri":"local://x"}}"#)
+        );
         steps.push(("annotations", json!({"annotations": null})));
         assert_eq!(job(1, &steps).annotations, None);
     }

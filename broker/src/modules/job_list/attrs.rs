@@ -23,7 +23,12 @@ impl Attrs {
                 Some(at) => mask |= 1 << at,
                 None if name == "all" => mask = u32::MAX,
                 None if name == "id" => {}
-                None => return Err(RpcError::new(errno::EINVAL, format!("{name} is not a valid attribute"))),
+                None => {
+                    return Err(RpcError::new(
+                        errno::EINVAL,
+                        format!("{name} is not a valid attribute"),
+                    ));
+                }
             }
         }
         Ok(Attrs(mask))
@@ -50,7 +55,8 @@ impl Object<'_> {
             return false;
         }
         self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(ATTRIBUTES.get(at).copied().unwrap_or_default().as_bytes());
+        self.out
+            .extend_from_slice(ATTRIBUTES.get(at).copied().unwrap_or_default().as_bytes());
         self.out.extend_from_slice(b"\":");
         true
     }
@@ -75,7 +81,8 @@ impl Object<'_> {
 
     fn truth(&mut self, value: Option<bool>) {
         if self.next(value.is_some()) {
-            self.out.extend_from_slice(if value == Some(true) { b"true" } else { b"false" });
+            self.out
+                .extend_from_slice(if value == Some(true) { b"true" } else { b"false" });
         }
     }
 
@@ -118,7 +125,14 @@ pub(super) fn encode(out: &mut Vec<u8>, job: &Job, attrs: Attrs) {
     object.integer(Some(i64::from(job.urgency)));
     object.integer(Some(job.priority).filter(|priority| *priority >= 0));
     object.real(Some(job.t_submit));
-    for value in [job.t_depend, job.t_priority, job.t_sched, job.t_run, job.t_cleanup, job.t_inactive] {
+    for value in [
+        job.t_depend,
+        job.t_priority,
+        job.t_sched,
+        job.t_run,
+        job.t_cleanup,
+        job.t_inactive,
+    ] {
         object.real(time(value));
     }
     object.integer(Some(i64::from(job.state.bit())));
@@ -144,7 +158,10 @@ pub(super) fn encode(out: &mut Vec<u8>, job: &Job, attrs: Attrs) {
     object.real(alloc.map(|_| job.expiration));
     object.json(job.annotations.as_deref());
     object.integer(job.waitstatus.map(i64::from));
-    let dependencies = job.dependencies.as_ref().and_then(|list| serde_json::to_string(list).ok());
+    let dependencies = job
+        .dependencies
+        .as_ref()
+        .and_then(|list| serde_json::to_string(list).ok());
     object.json(dependencies.as_deref());
     out.push(b'}');
 }
@@ -173,13 +190,24 @@ mod tests {
              ntasks ncores duration nnodes ranks nodelist success exception_occurred result expiration annotations \
              waitstatus"
         );
-        assert_eq!(value["annotations"]["sched"]["resource_summary"], "rank1/core[0-3]");
+        assert_eq!(
+            value["annotations"]["sched"]["resource_summary"],
+            "rank1/core[0-3]"
+        );
     }
 
     #[test]
     fn only_what_is_asked_for() {
         let pending = job(42, &[]);
-        assert_eq!(text(&pending, &["name", "state", "ranks", "result"]), r#"{"id":42,"state":1,"name":"sleep"}"#);
-        assert!(Attrs::parse(&["nope".to_owned()]).unwrap_err().text.contains("nope"));
+        assert_eq!(
+            text(&pending, &["name", "state", "ranks", "result"]),
+            r#"{"id":42,"state":1,"name":"sleep"}"#
+        );
+        assert!(
+            Attrs::parse(&["nope".to_owned()])
+                .unwrap_err()
+                .text
+                .contains("nope")
+        );
     }
 }

@@ -74,12 +74,16 @@ impl Constraint {
     }
 
     fn parse_at(value: &Value, depth: usize) -> Result<Self, RpcError> {
-        let object = value.as_object().ok_or_else(|| invalid("constraint must be JSON object"))?;
+        let object = value
+            .as_object()
+            .ok_or_else(|| invalid("constraint must be JSON object"))?;
         if depth > DEPTH_MAX {
             return Err(invalid("constraint is nested too deeply"));
         }
-        let mut all =
-            object.iter().map(|(op, values)| Self::operator(op, values, depth)).collect::<Result<Vec<_>, _>>()?;
+        let mut all = object
+            .iter()
+            .map(|(op, values)| Self::operator(op, values, depth))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(match (all.pop(), all.is_empty()) {
             (Some(only), true) => only,
             (last, _) => {
@@ -90,8 +94,15 @@ impl Constraint {
     }
 
     fn operator(op: &str, values: &Value, depth: usize) -> Result<Self, RpcError> {
-        let values = values.as_array().ok_or_else(|| invalid(format!("operator {op} values not an array")))?;
-        let nested = || values.iter().map(|value| Self::parse_at(value, depth + 1)).collect::<Result<Vec<_>, _>>();
+        let values = values
+            .as_array()
+            .ok_or_else(|| invalid(format!("operator {op} values not an array")))?;
+        let nested = || {
+            values
+                .iter()
+                .map(|value| Self::parse_at(value, depth + 1))
+                .collect::<Result<Vec<_>, _>>()
+        };
         let texts = || {
             let text = |value: &Value| value.as_str().map(str::to_owned);
             let list: Option<Vec<String>> = values.iter().map(text).collect();
@@ -116,19 +127,30 @@ impl Constraint {
             "hostlist" => {
                 let mut hosts = Hostlist::new();
                 for text in texts()? {
-                    hosts.append(&text).map_err(|err| invalid(format!("invalid hostlist value '{text}': {err}")))?;
+                    hosts
+                        .append(&text)
+                        .map_err(|err| invalid(format!("invalid hostlist value '{text}': {err}")))?;
                 }
                 check_size(hosts.count(), "hostlist")?;
-                Constraint::Hosts(Hosts { hosts, ranks: IdSet::default(), known: RefCell::default() })
+                Constraint::Hosts(Hosts {
+                    hosts,
+                    ranks: IdSet::default(),
+                    known: RefCell::default(),
+                })
             }
             "ranks" => {
                 let mut ranks = IdSet::default();
                 for text in texts()? {
-                    let more: IdSet =
-                        text.parse().map_err(|err| invalid(format!("invalid ranks value '{text}': {err}")))?;
+                    let more: IdSet = text
+                        .parse()
+                        .map_err(|err| invalid(format!("invalid ranks value '{text}': {err}")))?;
                     ranks = ranks.union(&more);
                 }
-                Constraint::Ranks(Hosts { hosts: Hostlist::new(), ranks, known: RefCell::default() })
+                Constraint::Ranks(Hosts {
+                    hosts: Hostlist::new(),
+                    ranks,
+                    known: RefCell::default(),
+                })
             }
             _ => return Self::time(op, values),
         })
@@ -154,7 +176,9 @@ impl Constraint {
         } else if let Some(rest) = text.strip_prefix('<') {
             (Comparison::Less, rest)
         } else {
-            return Err(invalid(format!("invalid timestamp value '{text}': no comparison operator")));
+            return Err(invalid(format!(
+                "invalid timestamp value '{text}': no comparison operator"
+            )));
         };
         let number = number.trim().parse::<f64>().ok().filter(|number| *number >= 0.0);
         let number = number.ok_or_else(|| invalid(format!("invalid timestamp value '{text}'")))?;
@@ -169,17 +193,25 @@ impl Constraint {
             Constraint::Not(all) => !all.iter().all(|one| one.matches(job)),
             Constraint::Userid(ids) => ids.contains(&job.userid),
             Constraint::Name(names) => names.iter().any(|name| **name == *job.spec.name),
-            Constraint::Queue(names) => {
-                job.spec.queue.as_deref().is_some_and(|queue| names.iter().any(|name| name == queue))
-            }
+            Constraint::Queue(names) => job
+                .spec
+                .queue
+                .as_deref()
+                .is_some_and(|queue| names.iter().any(|name| name == queue)),
             Constraint::States(mask) => job.state.in_mask(*mask),
             Constraint::Results(mask) => job.is_inactive() && job.result().bit() & mask != 0,
             Constraint::Hosts(hosts) => hosts.on(job.alloc.as_ref(), |hosts, alloc| {
                 let list: Hostlist = alloc.nodelist.parse().unwrap_or_default();
-                list.expand().unwrap_or_default().iter().any(|name| hosts.hosts.contains(name))
+                list.expand()
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|name| hosts.hosts.contains(name))
             }),
             Constraint::Ranks(hosts) => hosts.on(job.alloc.as_ref(), |hosts, alloc| {
-                alloc.ranks.parse::<IdSet>().is_ok_and(|ranks| ranks.intersects(&hosts.ranks))
+                alloc
+                    .ranks
+                    .parse::<IdSet>()
+                    .is_ok_and(|ranks| ranks.intersects(&hosts.ranks))
             }),
             Constraint::Time(which, comparison, wanted) => {
                 let time = match which {
@@ -222,13 +254,17 @@ impl Hosts {
         let Some(alloc) = alloc else { return false };
         // allocations outlive the one call in which a constraint is used
         let mut known = self.known.borrow_mut();
-        *known.entry(Rc::as_ptr(alloc)).or_insert_with(|| look(self, alloc))
+        *known
+            .entry(Rc::as_ptr(alloc))
+            .or_insert_with(|| look(self, alloc))
     }
 }
 
 fn check_size(count: u64, op: &str) -> Result<(), RpcError> {
     if count > MEMBERS_MAX {
-        return Err(invalid(format!("too many hosts specified in {op} constraint: {count} > {MEMBERS_MAX}")));
+        return Err(invalid(format!(
+            "too many hosts specified in {op} constraint: {count} > {MEMBERS_MAX}"
+        )));
     }
     Ok(())
 }
@@ -303,10 +339,22 @@ mod tests {
             (json!({"ranks": ["0-1"]}), true, false),
             (json!({"t_submit": [">=1"]}), true, true),
             (json!({"t_inactive": [">9.5"]}), true, false),
-            (json!({"and": [{"userid": [7]}, {"not": [{"states": ["inactive"]}]}]}), false, true),
+            (
+                json!({"and": [{"userid": [7]}, {"not": [{"states": ["inactive"]}]}]}),
+                false,
+                true,
+            ),
         ] {
-            assert_eq!(matches(constraint.clone(), &done), on_done, "{constraint} on a finished job");
-            assert_eq!(matches(constraint.clone(), &new), on_new, "{constraint} on a new job");
+            assert_eq!(
+                matches(constraint.clone(), &done),
+                on_done,
+                "{constraint} on a finished job"
+            );
+            assert_eq!(
+                matches(constraint.clone(), &new),
+                on_new,
+                "{constraint} on a new job"
+            );
         }
     }
 
@@ -329,7 +377,10 @@ mod tests {
             (0u32..3).prop_map(|rank| json!({"ranks": [rank.to_string()]})),
         ];
         leaf.prop_recursive(4, 32, 4, |inner| {
-            (prop_oneof![Just("and"), Just("or"), Just("not")], prop::collection::vec(inner, 0..4))
+            (
+                prop_oneof![Just("and"), Just("or"), Just("not")],
+                prop::collection::vec(inner, 0..4),
+            )
                 .prop_map(|(op, list)| json!({ op: list }))
         })
     }

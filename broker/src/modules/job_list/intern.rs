@@ -15,7 +15,10 @@ pub(super) struct Interner<T: ?Sized + Eq + Hash> {
 
 impl<T: ?Sized + Eq + Hash> Default for Interner<T> {
     fn default() -> Self {
-        Interner { values: HashSet::new(), limit: 1024 }
+        Interner {
+            values: HashSet::new(),
+            limit: 1024,
+        }
     }
 }
 

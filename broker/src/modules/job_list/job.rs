@@ -45,21 +45,37 @@ impl Spec {
     #[expect(clippy::type_complexity, reason = "used here only")]
     fn key(
         &self,
-    ) -> (&str, Option<&str>, Option<&str>, Option<&str>, Option<&str>, [u32; 5], u64) {
+    ) -> (
+        &str,
+        Option<&str>,
+        Option<&str>,
+        Option<&str>,
+        Option<&str>,
+        [u32; 5],
+        u64,
+    ) {
         (
             &self.name,
             self.cwd.as_deref(),
             self.queue.as_deref(),
             self.project.as_deref(),
             self.bank.as_deref(),
-            [self.ntasks, self.ncores, self.nnodes, self.tasks_per_node, self.tasks_per_core],
+            [
+                self.ntasks,
+                self.ncores,
+                self.nnodes,
+                self.tasks_per_node,
+                self.tasks_per_core,
+            ],
             self.duration.to_bits(),
         )
     }
 
     /// Reads what lists show from a jobspec; one that cannot be read gives an empty summary.
     pub(super) fn of(jobspec: &Value) -> Self {
-        let Ok(spec) = flux_formats::jobspec::Jobspec::from_value(jobspec.clone()) else { return Spec::default() };
+        let Ok(spec) = flux_formats::jobspec::Jobspec::from_value(jobspec.clone()) else {
+            return Spec::default();
+        };
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let command = spec.command();
         let program = command.first().copied().unwrap_or_default();
@@ -139,7 +155,7 @@ pub(super) struct Job {
     pub(super) fault: Option<Box<Fault>>,
     /// JSON object.
     pub(super) annotations: Option<Rc<str>>,
-    pub(super) dependencies: Option<Box<Vec<String>>>,
+    pub(super) dependencies: Option<Vec<String>>,
 }
 
 impl Job {
@@ -175,7 +191,11 @@ impl Job {
 
     /// Returns how the job ended.
     pub(super) fn result(&self) -> JobResult {
-        let fatal = self.fault.as_ref().filter(|fault| fault.severity == 0).map(|fault| &*fault.kind);
+        let fatal = self
+            .fault
+            .as_ref()
+            .filter(|fault| fault.severity == 0)
+            .map(|fault| &*fault.kind);
         let status = if self.t_run > 0.0 { self.waitstatus } else { None };
         JobResult::of(status, fatal)
     }
@@ -183,8 +203,12 @@ impl Job {
     /// Returns the tasks, which may depend on what was allocated.
     pub(super) fn ntasks(&self) -> u32 {
         match &self.alloc {
-            Some(alloc) if self.spec.tasks_per_node > 0 => alloc.nnodes.saturating_mul(self.spec.tasks_per_node),
-            Some(alloc) if self.spec.tasks_per_core > 0 => alloc.ncores.saturating_mul(self.spec.tasks_per_core),
+            Some(alloc) if self.spec.tasks_per_node > 0 => {
+                alloc.nnodes.saturating_mul(self.spec.tasks_per_node)
+            }
+            Some(alloc) if self.spec.tasks_per_core > 0 => {
+                alloc.ncores.saturating_mul(self.spec.tasks_per_core)
+            }
             _ => self.spec.ntasks,
         }
     }

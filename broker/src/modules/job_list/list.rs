@@ -42,7 +42,10 @@ impl JobList {
         Ok(Query {
             attrs: Attrs::parse(&body.attrs)?,
             constraint: Constraint::parse(&constraint)?,
-            max: usize::try_from(body.max_entries).ok().filter(|max| *max > 0).unwrap_or(usize::MAX),
+            max: usize::try_from(body.max_entries)
+                .ok()
+                .filter(|max| *max > 0)
+                .unwrap_or(usize::MAX),
             since: body.since,
             only: restricted_to(cx, req),
         })
@@ -77,8 +80,13 @@ impl JobList {
     ) -> impl Iterator<Item = &'a Job> {
         let wanted = query.constraint.possible_states() & JobState::Inactive.bit() != 0;
         let limit = if wanted { max } else { 0 };
-        let jobs = (limit > 0).then(|| self.inactive.newest_first(before)).into_iter().flatten();
-        jobs.take_while(|job| job.t_inactive > query.since).filter(|job| query.matches(job)).take(limit)
+        let jobs = (limit > 0)
+            .then(|| self.inactive.newest_first(before))
+            .into_iter()
+            .flatten();
+        jobs.take_while(|job| job.t_inactive > query.since)
+            .filter(|job| query.matches(job))
+            .take(limit)
     }
 
     pub(super) fn on_list(&mut self, cx: &mut Cx<'_>, req: Message) {
@@ -102,7 +110,11 @@ impl JobList {
         }
         let mut out = Vec::with_capacity(4096);
         out.extend_from_slice(b"{\"jobs\":[");
-        for (at, job) in active.into_iter().chain(self.inactive_matches(&query, left, None)).enumerate() {
+        for (at, job) in active
+            .into_iter()
+            .chain(self.inactive_matches(&query, left, None))
+            .enumerate()
+        {
             if at > 0 {
                 out.push(b',');
             }
@@ -150,7 +162,10 @@ impl JobList {
     // ---- one job --------------------------------------------------------------------------------------
 
     pub(super) fn find(&self, id: JobId) -> Option<&Job> {
-        self.active.get(&id).map(Box::as_ref).or_else(|| self.inactive.get(id))
+        self.active
+            .get(&id)
+            .map(Box::as_ref)
+            .or_else(|| self.inactive.get(id))
     }
 
     pub(super) fn answer_id(&self, cx: &mut Cx<'_>, req: &Message, job: &Job, attrs: Attrs) {
@@ -168,13 +183,21 @@ impl JobList {
 
 /// Returns the user whose jobs alone the sender may see: in private mode guests see their own.
 fn restricted_to(cx: &Cx<'_>, req: &Message) -> Option<u32> {
-    let private = cx.config_table("access").get("private-mode").and_then(Value::as_bool).unwrap_or(false);
+    let private = cx
+        .config_table("access")
+        .get("private-mode")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     (private && req.rolemask & (role::OWNER | role::ADMIN) == 0).then_some(req.userid)
 }
 
 fn one_job(job: &Job, attrs: Attrs, first: &mut bool) -> Bytes {
     let mut out = Vec::with_capacity(384);
-    out.extend_from_slice(if *first { b"{\"version\":1,\"jobs\":[".as_slice() } else { b"{\"jobs\":[" });
+    out.extend_from_slice(if *first {
+        b"{\"version\":1,\"jobs\":[".as_slice()
+    } else {
+        b"{\"jobs\":["
+    });
     *first = false;
     encode(&mut out, job, attrs);
     out.extend_from_slice(b"]}\0");

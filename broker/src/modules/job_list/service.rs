@@ -113,7 +113,9 @@ impl JobList {
             }
             return;
         }
-        let Some(job) = self.active.get_mut(&id) else { return };
+        let Some(job) = self.active.get_mut(&id) else {
+            return;
+        };
         if &*event.name == "invalidate" {
             self.stats.subtract(job);
             self.active.remove(&id);
@@ -142,7 +144,9 @@ impl JobList {
         let rpc = Rc::new(std::cell::Cell::new(None));
         let mine = rpc.clone();
         let id = cx.rpc_stream(req, move |me: &mut JobList, cx, result| {
-            let Ok(response) = result.and_then(|msg| Ok(msg.payload_json::<JournalResponse>()?)) else { return };
+            let Ok(response) = result.and_then(|msg| Ok(msg.payload_json::<JournalResponse>()?)) else {
+                return;
+            };
             if response.id == SENTINEL || response.id == i128::from(u64::MAX) {
                 if let Some(rpc) = mine.take() {
                     let body = json!({ "matchtag": cx.matchtag(rpc) });
@@ -158,9 +162,15 @@ impl JobList {
     }
 
     fn on_history(&mut self, response: JournalResponse) {
-        let Ok(id) = u64::try_from(response.id).map(JobId) else { return };
+        let Ok(id) = u64::try_from(response.id).map(JobId) else {
+            return;
+        };
         // active jobs come through the live journal
-        let events: Vec<Event> = response.events.iter().filter_map(|text| Event::decode(text.get()).ok()).collect();
+        let events: Vec<Event> = response
+            .events
+            .iter()
+            .filter_map(|text| Event::decode(text.get()).ok())
+            .collect();
         let over = events.iter().any(|event| event.name == "clean");
         if !over || self.find(id).is_some() {
             return;
@@ -203,7 +213,9 @@ impl JobList {
     // ---- one job --------------------------------------------------------------------------------------
 
     fn on_list_id(&mut self, cx: &mut Cx<'_>, req: Message) {
-        let Some(body) = cx.decode::<rpc::ListIdRequest>(&req) else { return };
+        let Some(body) = cx.decode::<rpc::ListIdRequest>(&req) else {
+            return;
+        };
         let attrs = match Attrs::parse(&body.attrs) {
             Ok(attrs) => attrs,
             Err(err) => {
@@ -217,7 +229,12 @@ impl JobList {
             return;
         }
         let id = body.id;
-        let wait = IdWait { request: Message { payload: None, ..req }, id, attrs, state };
+        let wait = IdWait {
+            request: Message { payload: None, ..req },
+            id,
+            attrs,
+            state,
+        };
         if let Some(job) = self.find(id) {
             if job.state.bit() >= state {
                 self.answer_id(cx, &wait.request, job, attrs);
@@ -245,8 +262,13 @@ impl JobList {
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some(state) = self.find(id).map(|job| job.state.bit()) else { return };
-        let ready: Vec<IdWait> = self.waits.extract_if(.., |wait| wait.id == id && state >= wait.state).collect();
+        let Some(state) = self.find(id).map(|job| job.state.bit()) else {
+            return;
+        };
+        let ready: Vec<IdWait> = self
+            .waits
+            .extract_if(.., |wait| wait.id == id && state >= wait.state)
+            .collect();
         for wait in ready {
             if let Some(job) = self.find(id) {
                 self.answer_id(cx, &wait.request, job, wait.attrs);
@@ -287,7 +309,10 @@ impl JobList {
 
 impl Service for JobList {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: "job-list", methods: METHODS }]
+        vec![Interface {
+            service: "job-list",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -327,7 +352,8 @@ impl Service for JobList {
     }
 
     fn on_disconnect(&mut self, _cx: &mut Cx<'_>, msg: &Message) {
-        self.stats_watchers.retain(|request| request.sender() != msg.sender());
+        self.stats_watchers
+            .retain(|request| request.sender() != msg.sender());
         self.waits.retain(|wait| wait.request.sender() != msg.sender());
     }
 

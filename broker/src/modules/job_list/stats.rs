@@ -73,7 +73,9 @@ pub(super) struct Stats {
 impl Stats {
     fn each(&mut self, job: &Job, change: impl Fn(&mut Counts)) {
         change(&mut self.all);
-        let Some(queue) = job.spec.queue.as_deref() else { return };
+        let Some(queue) = job.spec.queue.as_deref() else {
+            return;
+        };
         if let Some((_, counts)) = self.queues.iter_mut().find(|(name, _)| **name == *queue) {
             change(counts);
             return;
@@ -134,6 +136,10 @@ impl Stats {
     /// Returns the numbers of pending, running and inactive jobs.
     pub(super) fn sums(&self) -> (u64, u64, u64) {
         let all = &self.all;
-        (all.depend + all.priority + all.sched, all.run + all.cleanup, all.inactive)
+        (
+            all.depend + all.priority + all.sched,
+            all.run + all.cleanup,
+            all.inactive,
+        )
     }
 }

@@ -13,8 +13,6 @@ pub(super) trait InactiveStore: std::fmt::Debug {
     fn get(&self, id: JobId) -> Option<&Job>;
     /// Removes and returns a job.
     fn remove(&mut self, id: JobId) -> Option<Job>;
-    /// Returns the number of jobs.
-    fn len(&self) -> usize;
     /// Returns the jobs, the last one that became inactive first; with `before` those that come after that one.
     fn newest_first(&self, before: Option<(f64, JobId)>) -> Box<dyn Iterator<Item = &Job> + '_>;
 }
@@ -43,12 +41,10 @@ impl InactiveStore for MemoryStore {
         Some(*job)
     }
 
-    fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
     fn newest_first(&self, before: Option<(f64, JobId)>) -> Box<dyn Iterator<Item = &Job> + '_> {
-        let end = before.map_or(Bound::Unbounded, |(time, id)| Bound::Excluded((time.to_bits(), id)));
+        let end = before.map_or(Bound::Unbounded, |(time, id)| {
+            Bound::Excluded((time.to_bits(), id))
+        });
         let order = self.order.range((Bound::Unbounded, end));
         Box::new(order.rev().filter_map(|(_, id)| self.get(*id)))
     }
@@ -69,10 +65,13 @@ mod tests {
         }
         let ids: Vec<u64> = store.newest_first(None).map(|job| job.id.0).collect();
         assert_eq!(ids, [2, 3, 1]);
-        let rest: Vec<u64> = store.newest_first(Some((99.0, JobId(2)))).map(|job| job.id.0).collect();
+        let rest: Vec<u64> = store
+            .newest_first(Some((99.0, JobId(2))))
+            .map(|job| job.id.0)
+            .collect();
         assert_eq!(rest, [3, 1]);
         assert!(store.remove(JobId(3)).is_some() && store.remove(JobId(3)).is_none());
-        assert_eq!((store.len(), store.newest_first(None).count()), (2, 2));
+        assert_eq!((store.jobs.len(), store.newest_first(None).count()), (2, 2));
     }
 
     #[test]

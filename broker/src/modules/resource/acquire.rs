@@ -26,7 +26,10 @@ pub(super) struct Acquire {
 
 impl std::fmt::Debug for Acquire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acquire").field("up", &self.up).field("muted", &self.muted).finish_non_exhaustive()
+        f.debug_struct("Acquire")
+            .field("up", &self.up)
+            .field("muted", &self.muted)
+            .finish_non_exhaustive()
     }
 }
 
@@ -39,7 +42,10 @@ impl Acquire {
     /// Takes a scheduler of this broker; it replaces an earlier one.
     pub(super) fn hold_local(&mut self, cx: &mut Cx<'_>, deliver: Deliver) {
         self.end(cx, errno::ECANCELED);
-        *self = Acquire { consumer: Some(Consumer::Local(deliver)), ..Acquire::default() };
+        *self = Acquire {
+            consumer: Some(Consumer::Local(deliver)),
+            ..Acquire::default()
+        };
     }
 
     /// Takes a scheduler that asked with `resource.acquire`.
@@ -51,7 +57,10 @@ impl Acquire {
             let err = RpcError::new(errno::EBUSY, "resources are busy (unload scheduler?)");
             return Err(Box::new((request, err)));
         }
-        *self = Acquire { consumer: Some(Consumer::Remote(request)), ..Acquire::default() };
+        *self = Acquire {
+            consumer: Some(Consumer::Remote(request)),
+            ..Acquire::default()
+        };
         Ok(())
     }
 
@@ -62,7 +71,13 @@ impl Acquire {
         }
         let Some(ranks) = self.ranks.clone() else {
             (self.ranks, self.up, self.expiration) = (Some(r.ranks()), up.clone(), r.expiration);
-            self.send(cx, AcquireUpdate::Initial { r: r.clone(), up: up.clone() });
+            self.send(
+                cx,
+                AcquireUpdate::Initial {
+                    r: r.clone(),
+                    up: up.clone(),
+                },
+            );
             return;
         };
         let up = up.intersection(&ranks);

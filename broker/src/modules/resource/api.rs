@@ -50,7 +50,9 @@ pub fn acquire<S: Service>(
             }
         });
     });
-    cx.to::<Resource>(SERVICE, move |resource, cx| resource.on_acquire_local(cx, deliver))
+    cx.to::<Resource>(SERVICE, move |resource, cx| {
+        resource.on_acquire_local(cx, deliver)
+    })
 }
 
 /// Ends the acquisition, when the scheduler is unloaded.
@@ -61,5 +63,7 @@ pub fn release(cx: &mut Cx<'_>) {
 /// Drains ranks in the instance owner's name, as the execution service does after repeated failures.
 pub fn drain(cx: &mut Cx<'_>, ranks: &IdSet, reason: &str) {
     let (ranks, reason) = (ranks.clone(), reason.to_owned());
-    cx.to::<Resource>(SERVICE, move |resource, cx| resource.on_drain_local(cx, &ranks, &reason));
+    cx.to::<Resource>(SERVICE, move |resource, cx| {
+        resource.on_drain_local(cx, &ranks, &reason)
+    });
 }

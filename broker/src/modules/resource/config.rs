@@ -28,14 +28,20 @@ struct Table {
     #[serde(default)]
     noverify: bool,
     #[serde(default)]
-    #[expect(dead_code, reason = "accepted: discovery costs nothing here and is always fresh")]
+    #[expect(
+        dead_code,
+        reason = "accepted: discovery costs nothing here and is always fresh"
+    )]
     rediscover: bool,
     #[serde(default)]
     verify: Option<Value>,
     #[serde(default)]
     journal_max: Option<usize>,
     #[serde(default)]
-    #[expect(dead_code, reason = "accepted for compatibility: a temporary key of flux-core")]
+    #[expect(
+        dead_code,
+        reason = "accepted for compatibility: a temporary key of flux-core"
+    )]
     history: Option<Value>,
 }
 
@@ -122,9 +128,15 @@ impl Config {
                 "fake-resources: fake resources are not supported; list hosts in resource.config and set resource.noverify",
             ));
         }
-        let Some(table) = config.get("resource") else { return Ok(Config::default()) };
+        let Some(table) = config.get("resource") else {
+            return Ok(Config::default());
+        };
         let table = Table::deserialize(table).map_err(|err| bad(&format!("resource: {err}")))?;
-        let mut out = Config { exclude: table.exclude, norestrict: table.norestrict, ..Config::default() };
+        let mut out = Config {
+            exclude: table.exclude,
+            norestrict: table.norestrict,
+            ..Config::default()
+        };
         if let Some(max) = table.journal_max {
             out.journal_max = max;
         }
@@ -143,7 +155,9 @@ impl Config {
     fn read_verify(&mut self, verify: Option<&Value>, noverify: bool) -> Result<(), RpcError> {
         match verify {
             None | Some(Value::Bool(true)) => {}
-            Some(Value::Bool(false)) => (self.verify_core, self.verify_gpu) = (Strictness::Ignore, Strictness::Ignore),
+            Some(Value::Bool(false)) => {
+                (self.verify_core, self.verify_gpu) = (Strictness::Ignore, Strictness::Ignore)
+            }
             Some(Value::Object(keys)) => {
                 if let Some(value) = keys.get("default") {
                     let default = Strictness::parse("default", value)?;
@@ -160,7 +174,11 @@ impl Config {
                     }
                 }
             }
-            Some(other) => return Err(bad(&format!("resource.verify: {other} is neither a boolean nor a table"))),
+            Some(other) => {
+                return Err(bad(&format!(
+                    "resource.verify: {other} is neither a boolean nor a table"
+                )));
+            }
         }
         if noverify {
             (self.verify_core, self.verify_gpu) = (Strictness::Ignore, Strictness::Ignore);
@@ -173,17 +191,30 @@ impl Config {
 fn from_entries(entries: &[Entry]) -> Result<ResourceSet, RpcError> {
     let mut hosts = Hostlist::new();
     for entry in entries {
-        let list: Hostlist =
-            entry.hosts.parse().map_err(|err| bad(&format!("resource.config: hosts \"{}\": {err}", entry.hosts)))?;
-        let names = list.expand().map_err(|err| bad(&format!("resource.config: hosts: {err}")))?;
+        let list: Hostlist = entry
+            .hosts
+            .parse()
+            .map_err(|err| bad(&format!("resource.config: hosts \"{}\": {err}", entry.hosts)))?;
+        let names = list
+            .expand()
+            .map_err(|err| bad(&format!("resource.config: hosts: {err}")))?;
         if names.is_empty() {
             return Err(bad("resource.config: an entry names no hosts"));
         }
-        for name in names.iter().filter(|name| !hosts.contains(name)).cloned().collect::<Vec<_>>() {
-            hosts.push(&name).map_err(|err| bad(&format!("resource.config: {name}: {err}")))?;
+        for name in names
+            .iter()
+            .filter(|name| !hosts.contains(name))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            hosts
+                .push(&name)
+                .map_err(|err| bad(&format!("resource.config: {name}: {err}")))?;
         }
     }
-    let index = hosts.index().map_err(|err| bad(&format!("resource.config: {err}")))?;
+    let index = hosts
+        .index()
+        .map_err(|err| bad(&format!("resource.config: {err}")))?;
     let mut groups = Vec::new();
     let mut properties: Vec<(String, IdSet)> = Vec::new();
     for entry in entries {
@@ -196,11 +227,16 @@ fn from_entries(entries: &[Entry]) -> Result<ResourceSet, RpcError> {
             .collect();
         let ids = |what: &str, text: &Option<String>| match text {
             None => Ok(IdSet::default()),
-            Some(text) => text
-                .parse::<IdSet>()
-                .map_err(|err| bad(&format!("resource.config: {what} \"{text}\" is not an idset: {err}"))),
+            Some(text) => text.parse::<IdSet>().map_err(|err| {
+                bad(&format!(
+                    "resource.config: {what} \"{text}\" is not an idset: {err}"
+                ))
+            }),
         };
-        let children = Children { core: ids("cores", &entry.cores)?, gpu: ids("gpus", &entry.gpus)? };
+        let children = Children {
+            core: ids("cores", &entry.cores)?,
+            gpu: ids("gpus", &entry.gpus)?,
+        };
         for name in &entry.properties {
             properties.push((name.clone(), ranks.clone()));
         }
@@ -208,15 +244,21 @@ fn from_entries(entries: &[Entry]) -> Result<ResourceSet, RpcError> {
             groups.push(Group { ranks, children });
         }
     }
-    let covered: IdSet = groups.iter().fold(IdSet::default(), |all, group| all.union(&group.ranks));
+    let covered: IdSet = groups
+        .iter()
+        .fold(IdSet::default(), |all, group| all.union(&group.ranks));
     let all = IdSet::first_n(u32::try_from(hosts.count()).unwrap_or(u32::MAX));
     if let Some(rank) = all.difference(&covered).first() {
         let host = hosts.nth(u64::from(rank)).unwrap_or_default();
-        return Err(bad(&format!("resource.config: no resources for host {host}: set cores")));
+        return Err(bad(&format!(
+            "resource.config: no resources for host {host}: set cores"
+        )));
     }
-    let mut r = ResourceSet::from_groups(groups, hosts).map_err(|err| bad(&format!("resource.config: {err}")))?;
+    let mut r =
+        ResourceSet::from_groups(groups, hosts).map_err(|err| bad(&format!("resource.config: {err}")))?;
     for (name, ranks) in properties {
-        r.add_property(&name, &ranks).map_err(|err| bad(&format!("resource.config: {err}")))?;
+        r.add_property(&name, &ranks)
+            .map_err(|err| bad(&format!("resource.config: {err}")))?;
     }
     Ok(r)
 }
@@ -231,7 +273,8 @@ pub(super) fn from_file(path: &str) -> Result<ResourceSet, RpcError> {
 }
 
 fn scheduling(path: &str) -> Result<Map<String, Value>, RpcError> {
-    let text = std::fs::read(Path::new(path)).map_err(|err| bad(&format!("resource.scheduling: {path}: {err}")))?;
+    let text =
+        std::fs::read(Path::new(path)).map_err(|err| bad(&format!("resource.scheduling: {path}: {err}")))?;
     serde_json::from_slice(&text).map_err(|err| bad(&format!("resource.scheduling: {path}: {err}")))
 }
 
@@ -249,16 +292,24 @@ mod tests {
         let config = Config::read(&config, true).unwrap();
         let r = config.r.unwrap();
         assert_eq!(r.to_string(), "rank[0-1]/core[0-7] rank[2-3]/core[0-7],gpu[0-1]");
-        assert_eq!(r.property_ranks("gpu").map(ToString::to_string).as_deref(), Some("2-3"));
+        assert_eq!(
+            r.property_ranks("gpu").map(ToString::to_string).as_deref(),
+            Some("2-3")
+        );
         assert_eq!(r.nodelist().to_string(), "foo[0-3]");
-        assert_eq!((config.verify_core, config.exclude.as_deref()), (Strictness::Ignore, Some("0")));
+        assert_eq!(
+            (config.verify_core, config.exclude.as_deref()),
+            (Strictness::Ignore, Some("0"))
+        );
     }
 
     #[test]
     fn mistakes_name_their_key() {
         let text = |config: Value| Config::read(&config, true).unwrap_err().text;
         assert!(text(json!({"resource": {"pathh": "x"}})).contains("pathh"));
-        assert!(text(json!({"resource": {"config": [{"hosts": "a", "cores": "x"}]}})).contains("cores \"x\""));
+        assert!(
+            text(json!({"resource": {"config": [{"hosts": "a", "cores": "x"}]}})).contains("cores \"x\"")
+        );
         assert!(text(json!({"resource": {"config": [{"hosts": "a"}]}})).contains("host a"));
         assert!(text(json!({"resource": {"path": "/nonexistent/R"}})).starts_with("/nonexistent/R: "));
         assert!(text(json!({"resource": {"verify": {"core": "maybe"}}})).contains("resource.verify.core"));

@@ -22,20 +22,31 @@ const AMD_DIR: &str = "/sys/class/kfd/kfd/topology/nodes";
 /// # Errors
 /// When the affinity mask or the list of CPUs cannot be read.
 pub(super) fn local(restrict: bool) -> io::Result<Children> {
-    let cpus = if restrict { flux_process::affinity::allowed_cpus()? } else { online_cpus()? };
+    let cpus = if restrict {
+        flux_process::affinity::allowed_cpus()?
+    } else {
+        online_cpus()?
+    };
     let cores = u32::try_from(count_cores(&cpus)).unwrap_or(u32::MAX);
-    Ok(Children { core: IdSet::first_n(cores), gpu: IdSet::first_n(count_gpus()) })
+    Ok(Children {
+        core: IdSet::first_n(cores),
+        gpu: IdSet::first_n(count_gpus()),
+    })
 }
 
 fn online_cpus() -> io::Result<Vec<u32>> {
     let text = fs::read_to_string(Path::new(CPU_DIR).join("online"))?;
-    let set: IdSet = text.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let set: IdSet = text
+        .trim()
+        .parse()
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok(set.iter().collect())
 }
 
 /// Counts distinct cores: CPUs that are not hardware threads of one already seen.
 fn count_cores(cpus: &[u32]) -> usize {
-    let no_threads = fs::read_to_string(Path::new(CPU_DIR).join("smt/active")).is_ok_and(|text| text.trim() == "0");
+    let no_threads =
+        fs::read_to_string(Path::new(CPU_DIR).join("smt/active")).is_ok_and(|text| text.trim() == "0");
     if no_threads {
         return cpus.len();
     }
@@ -50,7 +61,9 @@ fn count_cores(cpus: &[u32]) -> usize {
 
 fn count_gpus() -> u32 {
     let nvidia = fs::read_dir(NVIDIA_DIR).map_or(0, |dir| dir.flatten().count());
-    let amd = fs::read_dir(AMD_DIR).map_or(0, |dir| dir.flatten().filter(|node| is_amd_gpu(&node.path())).count());
+    let amd = fs::read_dir(AMD_DIR).map_or(0, |dir| {
+        dir.flatten().filter(|node| is_amd_gpu(&node.path())).count()
+    });
     u32::try_from(nvidia + amd).unwrap_or(u32::MAX)
 }
 

@@ -67,7 +67,12 @@ impl Resource {
             Ok((ranks, reason)) => {
                 let nodelist = self.state.hosts_of(&ranks).to_string();
                 self.state.apply_undrain(&ranks);
-                let context = context_value(&DrainContext { idset: ranks, nodelist, reason, overwrite: 0 });
+                let context = context_value(&DrainContext {
+                    idset: ranks,
+                    nodelist,
+                    reason,
+                    overwrite: 0,
+                });
                 let (_, line) = self.journal.append(cx, "undrain", &context, None);
                 self.changed(cx);
                 self.commit_and_answer(cx, &line, req);
@@ -78,17 +83,26 @@ impl Resource {
     fn commit_and_answer(&mut self, cx: &mut Cx<'_>, line: &str, req: Message) {
         let mut txn = Txn::new();
         txn.append(EVENTLOG_KEY, line.as_bytes());
-        kvs::commit_durable(cx, "primary", txn, move |_: &mut Resource, cx, result| match result {
-            Ok(_) => cx.respond_empty(&req),
-            Err(err) => cx.fail_with(&req, &err),
-        });
+        kvs::commit_durable(
+            cx,
+            "primary",
+            txn,
+            move |_: &mut Resource, cx, result| match result {
+                Ok(_) => cx.respond_empty(&req),
+                Err(err) => cx.fail_with(&req, &err),
+            },
+        );
     }
 
     fn post_drain(&mut self, cx: &mut Cx<'_>, ranks: &IdSet, reason: &str, mode: DrainMode) -> String {
         let nodelist = self.state.hosts_of(ranks).to_string();
         let text = Some(reason.to_owned()).filter(|text| !text.is_empty());
-        let context =
-            context_value(&DrainContext { idset: ranks.clone(), nodelist, reason: text, overwrite: mode.overwrite() });
+        let context = context_value(&DrainContext {
+            idset: ranks.clone(),
+            nodelist,
+            reason: text,
+            overwrite: mode.overwrite(),
+        });
         let (timestamp, line) = self.journal.append(cx, "drain", &context, None);
         self.state.apply_drain(ranks, reason, timestamp, mode.overwrite());
         self.changed(cx);
@@ -98,7 +112,9 @@ impl Resource {
     /// Drains ranks on behalf of another service; those drained already keep their reason.
     pub(super) fn on_drain_local(&mut self, cx: &mut Cx<'_>, ranks: &IdSet, reason: &str) {
         let known = ranks.intersection(&self.state.ranks());
-        let Ok(ranks) = self.state.check_drain(&known, DrainMode::Update, reason) else { return };
+        let Ok(ranks) = self.state.check_drain(&known, DrainMode::Update, reason) else {
+            return;
+        };
         if ranks.is_empty() {
             return;
         }
@@ -122,7 +138,10 @@ impl Resource {
     pub(super) fn replay(&mut self, cx: &mut Cx<'_>, log: &str) {
         for event in eventlog::decode_iter(log) {
             let Ok(event) = event else {
-                cx.log_as_me(3, &format!("{EVENTLOG_KEY}: an event cannot be read and is ignored"));
+                cx.log_as_me(
+                    3,
+                    &format!("{EVENTLOG_KEY}: an event cannot be read and is ignored"),
+                );
                 continue;
             };
             if let Ok(context) = event.context_as::<DrainContext>() {
@@ -130,21 +149,27 @@ impl Resource {
                 match event.name.as_ref() {
                     "drain" => {
                         let reason = context.reason.unwrap_or_default();
-                        self.state.apply_drain(&ranks, &reason, event.timestamp, context.overwrite);
+                        self.state
+                            .apply_drain(&ranks, &reason, event.timestamp, context.overwrite);
                     }
                     "undrain" => self.state.apply_undrain(&ranks),
                     _ => {}
                 }
             }
             let line = event.into_owned();
-            self.journal.push(cx, line.encode().trim_end(), line.timestamp, None);
+            self.journal
+                .push(cx, line.encode().trim_end(), line.timestamp, None);
         }
     }
 
     fn ranks_now(&self, context: &DrainContext) -> IdSet {
         let brokers = IdSet::first_n(self.state.size);
         let wanted: Hostlist = context.nodelist.parse().unwrap_or_default();
-        let unique = self.state.hosts.unique().is_ok_and(|unique| unique.count() == self.state.hosts.count());
+        let unique = self
+            .state
+            .hosts
+            .unique()
+            .is_ok_and(|unique| unique.count() == self.state.hosts.count());
         if unique && !wanted.is_empty() {
             let names = wanted.expand().unwrap_or_default();
             let found = names.iter().filter_map(|name| self.state.hosts.find(name));

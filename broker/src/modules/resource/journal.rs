@@ -46,14 +46,23 @@ struct Response<'a> {
 
 impl Entry {
     fn payload(&self) -> Option<Bytes> {
-        json_payload(&Response { events: [&self.line], r: self.r.as_ref() }).ok()
+        json_payload(&Response {
+            events: [&self.line],
+            r: self.r.as_ref(),
+        })
+        .ok()
     }
 }
 
 impl Journal {
     /// Returns an empty journal that keeps `max` events.
     pub(super) fn new(max: usize) -> Self {
-        Journal { events: VecDeque::new(), max: max.max(1), dropped: None, followers: Vec::new() }
+        Journal {
+            events: VecDeque::new(),
+            max: max.max(1),
+            dropped: None,
+            followers: Vec::new(),
+        }
     }
 
     /// Changes how many events are kept.
@@ -81,7 +90,9 @@ impl Journal {
 
     /// Takes over a line that was read back from the KVS.
     pub(super) fn push(&mut self, cx: &mut Cx<'_>, line: &str, timestamp: f64, r: Option<Value>) {
-        let Ok(line) = RawValue::from_string(line.to_owned()) else { return };
+        let Ok(line) = RawValue::from_string(line.to_owned()) else {
+            return;
+        };
         let entry = Entry { line, timestamp, r };
         if let Some(payload) = entry.payload() {
             for request in &self.followers {
@@ -110,7 +121,10 @@ impl Journal {
             }
         }
         cx.respond(&request, &json!({ "events": [] }));
-        self.followers.push(Message { payload: None, ..request });
+        self.followers.push(Message {
+            payload: None,
+            ..request
+        });
     }
 
     /// Ends the stream of a request (`resource.journal-cancel`).

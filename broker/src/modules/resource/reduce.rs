@@ -30,16 +30,25 @@ impl Resource {
     /// # Errors
     /// EIO when the kernel does not say which CPUs there are.
     pub(super) fn discover_local(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
-        let found = discover::local(!self.config.norestrict)
-            .map_err(|err| RpcError::new(errno::EIO, format!("cannot find out which CPUs this host has: {err}")))?;
-        let group = Group { ranks: IdSet::from(cx.rank()), children: found };
+        let found = discover::local(!self.config.norestrict).map_err(|err| {
+            RpcError::new(
+                errno::EIO,
+                format!("cannot find out which CPUs this host has: {err}"),
+            )
+        })?;
+        let group = Group {
+            ranks: IdSet::from(cx.rank()),
+            children: found,
+        };
         self.add_report(cx, vec![group]);
         Ok(())
     }
 
     /// Takes the report of a child's subtree.
     pub(super) fn on_topo_reduce(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(body) = cx.decode::<TopoReduceRequest>(req) else { return };
+        let Some(body) = cx.decode::<TopoReduceRequest>(req) else {
+            return;
+        };
         match ResourceSet::from_value(&body.resource) {
             Ok(found) => self.add_report(cx, found.groups().to_vec()),
             Err(err) => cx.log_as_me(3, &format!("resource.topo-reduce: {err}")),
@@ -56,7 +65,10 @@ impl Resource {
             if cx.rank() == 0 {
                 self.verify(cx, &ranks, &group.children);
             }
-            self.reduce.groups.push(Group { ranks, children: group.children });
+            self.reduce.groups.push(Group {
+                ranks,
+                children: group.children,
+            });
         }
         if !self.reduce.planned {
             self.reduce.planned = true;
@@ -72,8 +84,13 @@ impl Resource {
         }
         let groups = std::mem::take(&mut self.reduce.groups);
         let count = groups.iter().map(|group| group.ranks.count()).sum::<u64>();
-        let Ok(found) = ResourceSet::from_groups(groups, Hostlist::new()) else { return };
-        let body = TopoReduceRequest { count: u32::try_from(count).unwrap_or(u32::MAX), resource: found.to_value() };
+        let Ok(found) = ResourceSet::from_groups(groups, Hostlist::new()) else {
+            return;
+        };
+        let body = TopoReduceRequest {
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            resource: found.to_value(),
+        };
         let req = cx.request("resource.topo-reduce", NODEID_UPSTREAM, &body);
         cx.notify_upstream(req);
     }
@@ -89,9 +106,13 @@ impl Resource {
 
     /// Compares what a host has with what the configuration promised, and drains it when it has less.
     fn verify(&mut self, cx: &mut Cx<'_>, ranks: &IdSet, found: &Children) {
-        let Some(expected) = self.config.r.clone() else { return };
+        let Some(expected) = self.config.r.clone() else {
+            return;
+        };
         for rank in ranks {
-            let Some(want) = expected.children(rank) else { continue };
+            let Some(want) = expected.children(rank) else {
+                continue;
+            };
             let host = expected.host(rank).unwrap_or_default();
             if let Some(text) = difference(&self.config, want, found) {
                 let text = format!("rank {rank} ({host}) {text}");
@@ -122,9 +143,11 @@ fn difference(config: &super::config::Config, want: &Children, found: &Children)
         (true, true) => None,
         (false, true) => Some(format!("missing resources: {}", missing.join(","))),
         (true, false) => Some(format!("extra resources: {}", extra.join(","))),
-        (false, false) => {
-            Some(format!("missing resources: {} extra resources: {}", missing.join(","), extra.join(",")))
-        }
+        (false, false) => Some(format!(
+            "missing resources: {} extra resources: {}",
+            missing.join(","),
+            extra.join(",")
+        )),
     }
 }
 
@@ -135,12 +158,21 @@ mod tests {
 
     #[test]
     fn verification_follows_the_configuration() {
-        let ids = |n| Children { core: IdSet::first_n(n), gpu: IdSet::default() };
+        let ids = |n| Children {
+            core: IdSet::first_n(n),
+            gpu: IdSet::default(),
+        };
         let mut config = Config::default();
         assert_eq!(difference(&config, &ids(2), &ids(4)), None);
-        assert_eq!(difference(&config, &ids(4), &ids(2)).as_deref(), Some("missing resources: core[2-3]"));
+        assert_eq!(
+            difference(&config, &ids(4), &ids(2)).as_deref(),
+            Some("missing resources: core[2-3]")
+        );
         config.verify_core = Strictness::Strict;
-        assert_eq!(difference(&config, &ids(2), &ids(4)).as_deref(), Some("extra resources: core[2-3]"));
+        assert_eq!(
+            difference(&config, &ids(2), &ids(4)).as_deref(),
+            Some("extra resources: core[2-3]")
+        );
         config.verify_core = Strictness::Ignore;
         assert_eq!(difference(&config, &ids(4), &ids(2)), None);
     }

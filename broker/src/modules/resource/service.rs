@@ -93,7 +93,9 @@ impl Resource {
     fn start_leader(&mut self, cx: &mut Cx<'_>) {
         self.watch_group(cx, "broker.online", |me, cx, members| me.on_online(cx, members));
         self.watch_group(cx, "broker.torpid", |me, cx, members| me.on_torpid(cx, members));
-        kvs::lookup(cx, "primary", EVENTLOG_KEY, |me: &mut Resource, cx, result| me.on_eventlog(cx, result));
+        kvs::lookup(cx, "primary", EVENTLOG_KEY, |me: &mut Resource, cx, result| {
+            me.on_eventlog(cx, result)
+        });
     }
 
     fn watch_group(
@@ -112,7 +114,10 @@ impl Resource {
 
     /// Takes the eventlog of an earlier life of this instance: drains survive a restart.
     fn on_eventlog(&mut self, cx: &mut Cx<'_>, result: Result<bytes::Bytes, RpcError>) {
-        let text = result.ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()).unwrap_or_default();
+        let text = result
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+            .unwrap_or_default();
         self.replay(cx, &text);
         self.replayed = true;
         let ranks = IdSet::first_n(self.state.size);
@@ -124,7 +129,9 @@ impl Resource {
         if let Some(r) = self.config.r.clone() {
             self.define(cx, r, "configuration");
         } else {
-            kvs::lookup(cx, "primary", R_KEY, |me: &mut Resource, cx, result| me.on_old_r(cx, result));
+            kvs::lookup(cx, "primary", R_KEY, |me: &mut Resource, cx, result| {
+                me.on_old_r(cx, result)
+            });
         }
     }
 
@@ -158,8 +165,9 @@ impl Resource {
         self.method = method;
         self.state.r = Some(r);
         self.resolve_exclude(cx);
-        let (_, line) =
-            self.journal.append(cx, "resource-define", &json!({ "method": method }), Some(value));
+        let (_, line) = self
+            .journal
+            .append(cx, "resource-define", &json!({ "method": method }), Some(value));
         let mut txn = Txn::new();
         if method != "kvs" {
             txn.put(R_KEY, text.into_bytes());
@@ -201,7 +209,8 @@ impl Resource {
         self.state.online = members;
         for (name, ranks) in [("online", &came), ("offline", &went)] {
             if !ranks.is_empty() && self.replayed {
-                self.journal.append(cx, name, &json!({ "idset": ranks.to_string() }), None);
+                self.journal
+                    .append(cx, name, &json!({ "idset": ranks.to_string() }), None);
             }
         }
         self.changed(cx);
@@ -213,7 +222,8 @@ impl Resource {
         self.state.torpid = members;
         for (name, ranks) in [("torpid", &slow), ("lively", &fine)] {
             if !ranks.is_empty() {
-                self.journal.append(cx, name, &json!({ "idset": ranks.to_string() }), None);
+                self.journal
+                    .append(cx, name, &json!({ "idset": ranks.to_string() }), None);
             }
         }
     }
@@ -261,8 +271,11 @@ impl Resource {
             };
             let (all, down) = me.state.sched_status();
             let allocated = allocated.unwrap_or_else(|| ResourceSet::default().to_value());
-            let body =
-                rpc::SchedStatusResponse { all: all.to_value(), down: down.to_value(), allocated };
+            let body = rpc::SchedStatusResponse {
+                all: all.to_value(),
+                down: down.to_value(),
+                allocated,
+            };
             cx.respond(&req, &body);
         });
     }
@@ -270,7 +283,10 @@ impl Resource {
     fn on_reload(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let body: rpc::ReloadRequest = req.payload_json()?;
         if self.acquire.is_held() {
-            return Err(RpcError::new(errno::EBUSY, "resources are busy (unload scheduler?)"));
+            return Err(RpcError::new(
+                errno::EBUSY,
+                "resources are busy (unload scheduler?)",
+            ));
         }
         if body.xml {
             return Err(RpcError::new(
@@ -283,7 +299,10 @@ impl Resource {
         if !outside.is_empty() && !body.force {
             return Err(RpcError::new(
                 errno::EOVERFLOW,
-                format!("{}: ranks {outside} exceed the instance size: use --force to override", body.path),
+                format!(
+                    "{}: ranks {outside} exceed the instance size: use --force to override",
+                    body.path
+                ),
             ));
         }
         self.define(cx, r, "reload");
@@ -293,15 +312,21 @@ impl Resource {
     fn on_expiration(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let body: rpc::ExpirationUpdateRequest = req.payload_json()?;
         if !(body.expiration >= 0.0 && body.expiration.is_finite()) {
-            return Err(RpcError::new(errno::EINVAL, format!("expiration {} is negative", body.expiration)));
+            return Err(RpcError::new(
+                errno::EINVAL,
+                format!("expiration {} is negative", body.expiration),
+            ));
         }
-        let Some(r) = &mut self.state.r else { return Err(RpcError::bare(errno::EAGAIN)) };
+        let Some(r) = &mut self.state.r else {
+            return Err(RpcError::bare(errno::EAGAIN));
+        };
         r.expiration = body.expiration;
         let text = r.encode();
         let context = json!({ "expiration": body.expiration });
         let (_, line) = self.journal.append(cx, "resource-update", &context, None);
         let mut txn = Txn::new();
-        txn.put(R_KEY, text.into_bytes()).append(EVENTLOG_KEY, line.as_bytes());
+        txn.put(R_KEY, text.into_bytes())
+            .append(EVENTLOG_KEY, line.as_bytes());
         self.commit(cx, txn);
         self.changed(cx);
         Ok(())
@@ -313,16 +338,23 @@ impl Resource {
         self.state.forced_down = self.state.forced_down.union(&body.ranks);
         let went = online.intersection(&body.ranks);
         if !went.is_empty() {
-            self.journal.append(cx, "offline", &json!({ "idset": went.to_string() }), None);
+            self.journal
+                .append(cx, "offline", &json!({ "idset": went.to_string() }), None);
         }
         self.changed(cx);
         Ok(())
     }
 
     fn on_waitup(&mut self, cx: &mut Cx<'_>, req: Message) {
-        let Some(body) = cx.decode::<rpc::WaitupRequest>(&req) else { return };
+        let Some(body) = cx.decode::<rpc::WaitupRequest>(&req) else {
+            return;
+        };
         if body.up > self.state.size {
-            cx.fail(&req, errno::EPROTO, "up value must be less than or equal to the instance size");
+            cx.fail(
+                &req,
+                errno::EPROTO,
+                "up value must be less than or equal to the instance size",
+            );
         } else if u64::from(body.up) == self.state.online().count() {
             cx.respond_empty(&req);
         } else {
@@ -341,7 +373,9 @@ impl Resource {
     }
 
     fn cancel(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Ok(body) = req.payload_json::<rpc::CancelRequest>() else { return };
+        let Ok(body) = req.payload_json::<rpc::CancelRequest>() else {
+            return;
+        };
         if req.topic.method() == "acquire-cancel" {
             self.acquire.cancel(cx, req.sender(), body.matchtag);
         } else {
@@ -357,8 +391,19 @@ impl Resource {
             }
             "sched-status" => return self.on_sched_status(cx, req),
             "get" => {
-                let r = self.state.r.as_ref().map(ResourceSet::to_value).unwrap_or_default();
-                cx.respond(&req, &rpc::GetResponse { r, method: self.method.to_owned() });
+                let r = self
+                    .state
+                    .r
+                    .as_ref()
+                    .map(ResourceSet::to_value)
+                    .unwrap_or_default();
+                cx.respond(
+                    &req,
+                    &rpc::GetResponse {
+                        r,
+                        method: self.method.to_owned(),
+                    },
+                );
                 return;
             }
             "drain" => return self.on_drain(cx, req),
@@ -399,7 +444,10 @@ impl Resource {
 
 impl Service for Resource {
     fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface { service: "resource", methods: METHODS }]
+        vec![Interface {
+            service: "resource",
+            methods: METHODS,
+        }]
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
@@ -407,7 +455,11 @@ impl Service for Resource {
         self.config = Config::read(&config, cx.rank() == 0)?;
         self.journal.set_max(self.config.journal_max);
         self.state.size = cx.size();
-        let hosts = cx.attrs.get("hostlist").or_else(|| cx.attrs.get("hostname")).unwrap_or("localhost");
+        let hosts = cx
+            .attrs
+            .get("hostlist")
+            .or_else(|| cx.attrs.get("hostname"))
+            .unwrap_or("localhost");
         self.state.hosts = hosts
             .parse()
             .map_err(|err| RpcError::new(errno::EINVAL, format!("attribute hostlist \"{hosts}\": {err}")))?;
@@ -438,7 +490,9 @@ impl Service for Resource {
     fn config_prepare(&mut self, cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
         let config = Config::read(config, cx.rank() == 0)?;
         if let Some(exclude) = config.exclude.filter(|text| !text.is_empty() && cx.rank() == 0) {
-            self.state.resolve(&exclude).map_err(|err| RpcError::new(err.errnum, format!("resource.exclude: {err}")))?;
+            self.state
+                .resolve(&exclude)
+                .map_err(|err| RpcError::new(err.errnum, format!("resource.exclude: {err}")))?;
         }
         Ok(())
     }
@@ -447,7 +501,10 @@ impl Service for Resource {
         let config = cx.config.clone();
         // R itself is taken at start; exclude, verify and journal-max are live
         if let Ok(new) = Config::read(&config, false) {
-            self.config = Config { r: self.config.r.take(), ..new };
+            self.config = Config {
+                r: self.config.r.take(),
+                ..new
+            };
             self.journal.set_max(self.config.journal_max);
             self.resolve_exclude(cx);
             self.changed(cx);

@@ -41,7 +41,10 @@ impl DrainMode {
             Some("update") => Ok(DrainMode::Update),
             Some("overwrite") => Ok(DrainMode::Overwrite),
             Some("force-overwrite") => Ok(DrainMode::ForceOverwrite),
-            Some(other) => Err(RpcError::new(errno::EINVAL, format!("invalid drain mode specified: {other}"))),
+            Some(other) => Err(RpcError::new(
+                errno::EINVAL,
+                format!("invalid drain mode specified: {other}"),
+            )),
         }
     }
 
@@ -80,7 +83,9 @@ impl State {
     /// Returns the ranks that exist: brokers and the ranks of R.
     pub(super) fn ranks(&self) -> IdSet {
         let brokers = IdSet::first_n(self.size);
-        self.r.as_ref().map_or_else(|| brokers.clone(), |r| brokers.union(&r.ranks()))
+        self.r
+            .as_ref()
+            .map_or_else(|| brokers.clone(), |r| brokers.union(&r.ranks()))
     }
 
     /// Returns the ranks whose broker is up and not held down.
@@ -96,7 +101,10 @@ impl State {
     /// Returns the ranks of R that new jobs may use.
     pub(super) fn up(&self) -> IdSet {
         let Some(r) = &self.r else { return IdSet::default() };
-        r.ranks().intersection(&self.online()).difference(&self.drained()).difference(&self.exclude)
+        r.ranks()
+            .intersection(&self.online())
+            .difference(&self.drained())
+            .difference(&self.exclude)
     }
 
     /// Returns R without excluded ranks, as schedulers get it.
@@ -131,14 +139,21 @@ impl State {
             }
             return Ok(ranks);
         }
-        let wanted: Hostlist =
-            targets.parse().map_err(|_| invalid(format!("invalid targets: {targets} is neither idset nor hostlist")))?;
+        let wanted: Hostlist = targets.parse().map_err(|_| {
+            invalid(format!(
+                "invalid targets: {targets} is neither idset nor hostlist"
+            ))
+        })?;
         let hosts = match &self.r {
             Some(r) if !r.nodelist().is_empty() => r.nodelist(),
             _ => &self.hosts,
         };
-        let unknown: Vec<String> =
-            wanted.expand().unwrap_or_default().into_iter().filter(|name| !hosts.contains(name)).collect();
+        let unknown: Vec<String> = wanted
+            .expand()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|name| !hosts.contains(name))
+            .collect();
         if !unknown.is_empty() {
             return Err(invalid(format!("invalid hosts: {}", unknown.join(","))));
         }
@@ -147,25 +162,40 @@ impl State {
             _ => (0..self.size).collect(),
         };
         let names = hosts.expand().map_err(|err| invalid(err.to_string()))?;
-        Ok(all.into_iter().zip(names).filter(|(_, name)| wanted.contains(name)).map(|(rank, _)| rank).collect())
+        Ok(all
+            .into_iter()
+            .zip(names)
+            .filter(|(_, name)| wanted.contains(name))
+            .map(|(rank, _)| rank)
+            .collect())
     }
 
     /// Checks a drain and returns the ranks that the event shall name (empty: nothing to do).
     ///
     /// # Errors
     /// EEXIST when ranks are drained already and the mode is `Fail`.
-    pub(super) fn check_drain(&self, ranks: &IdSet, mode: DrainMode, reason: &str) -> Result<IdSet, RpcError> {
+    pub(super) fn check_drain(
+        &self,
+        ranks: &IdSet,
+        mode: DrainMode,
+        reason: &str,
+    ) -> Result<IdSet, RpcError> {
         let drained = self.drained();
         let already = ranks.intersection(&drained);
         match mode {
             DrainMode::Fail if !already.is_empty() => Err(RpcError::new(
                 errno::EEXIST,
-                format!("rank{} {already} already drained", if already.count() > 1 { "s" } else { "" }),
+                format!(
+                    "rank{} {already} already drained",
+                    if already.count() > 1 { "s" } else { "" }
+                ),
             )),
             DrainMode::Update => {
                 let keep: IdSet = already
                     .iter()
-                    .filter(|rank| reason.is_empty() || self.drained.get(rank).is_some_and(|d| !d.reason.is_empty()))
+                    .filter(|rank| {
+                        reason.is_empty() || self.drained.get(rank).is_some_and(|d| !d.reason.is_empty())
+                    })
                     .collect();
                 Ok(ranks.difference(&keep))
             }
@@ -176,8 +206,10 @@ impl State {
     /// Applies a `drain` event, new or read back from the eventlog.
     pub(super) fn apply_drain(&mut self, ranks: &IdSet, reason: &str, timestamp: f64, overwrite: u8) {
         for rank in ranks {
-            let entry =
-                self.drained.entry(rank).or_insert_with(|| Drain { timestamp, reason: reason.to_owned() });
+            let entry = self.drained.entry(rank).or_insert_with(|| Drain {
+                timestamp,
+                reason: reason.to_owned(),
+            });
             if overwrite > 0 || entry.reason.is_empty() {
                 reason.clone_into(&mut entry.reason);
             }
@@ -196,7 +228,10 @@ impl State {
         let not = ranks.difference(&drained);
         if !not.is_empty() && !force {
             let plural = if not.count() > 1 { "s" } else { "" };
-            return Err(RpcError::new(errno::EINVAL, format!("rank{plural} {not} not drained")));
+            return Err(RpcError::new(
+                errno::EINVAL,
+                format!("rank{plural} {not} not drained"),
+            ));
         }
         Ok(ranks.intersection(&drained))
     }
@@ -240,7 +275,10 @@ impl State {
         groups
             .into_iter()
             .map(|(ranks, drain)| {
-                (ranks.to_string(), json!({ "timestamp": drain.timestamp, "reason": drain.reason }))
+                (
+                    ranks.to_string(),
+                    json!({ "timestamp": drain.timestamp, "reason": drain.reason }),
+                )
             })
             .collect()
     }
@@ -262,9 +300,18 @@ mod tests {
 
     fn state() -> State {
         let hosts: Hostlist = "n[0-3]".parse().unwrap();
-        let children = Children { core: IdSet::first_n(2), gpu: IdSet::default() };
+        let children = Children {
+            core: IdSet::first_n(2),
+            gpu: IdSet::default(),
+        };
         let r = ResourceSet::uniform(IdSet::first_n(4), hosts.clone(), children).unwrap();
-        State { size: 4, r: Some(r), online: IdSet::first_n(4), hosts, ..State::default() }
+        State {
+            size: 4,
+            r: Some(r),
+            online: IdSet::first_n(4),
+            hosts,
+            ..State::default()
+        }
     }
 
     fn ids(text: &str) -> IdSet {
@@ -278,13 +325,28 @@ mod tests {
         state.apply_drain(&ids("1,3"), "bad", 5.0, 0);
         assert_eq!(state.up(), ids("0,2"));
         let err = state.check_drain(&ids("0-1"), DrainMode::Fail, "x").unwrap_err();
-        assert_eq!((err.errnum, err.text.as_str()), (errno::EEXIST, "rank 1 already drained"));
-        assert_eq!(state.check_drain(&ids("0-1"), DrainMode::Update, "x"), Ok(ids("0")));
+        assert_eq!(
+            (err.errnum, err.text.as_str()),
+            (errno::EEXIST, "rank 1 already drained")
+        );
+        assert_eq!(
+            state.check_drain(&ids("0-1"), DrainMode::Update, "x"),
+            Ok(ids("0"))
+        );
         state.apply_drain(&ids("1"), "new", 9.0, 1);
-        assert_eq!(state.drained[&1], Drain { timestamp: 5.0, reason: "new".into() });
+        assert_eq!(
+            state.drained[&1],
+            Drain {
+                timestamp: 5.0,
+                reason: "new".into()
+            }
+        );
         state.apply_drain(&ids("1"), "newer", 9.0, 2);
         assert_eq!(state.drained[&1].timestamp, 9.0);
-        assert_eq!(state.check_undrain(&ids("0-1"), false).unwrap_err().text, "rank 0 not drained");
+        assert_eq!(
+            state.check_undrain(&ids("0-1"), false).unwrap_err().text,
+            "rank 0 not drained"
+        );
         assert_eq!(state.check_undrain(&ids("0-1"), true), Ok(ids("1")));
         state.apply_undrain(&ids("1,3"));
         assert_eq!(state.up(), ids("0-3"));
@@ -305,7 +367,10 @@ mod tests {
         state.apply_drain(&ids("1-2"), "bad", 5.0, 0);
         state.exclude = ids("0");
         let status = state.status();
-        assert_eq!(status["drain"], json!({"1-2": {"timestamp": 5.0, "reason": "bad"}}));
+        assert_eq!(
+            status["drain"],
+            json!({"1-2": {"timestamp": 5.0, "reason": "bad"}})
+        );
         let (all, down) = state.sched_status();
         assert_eq!((all.ranks(), down.ranks()), (ids("1-3"), ids("1-2")));
     }

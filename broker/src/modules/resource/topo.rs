@@ -43,7 +43,9 @@ impl Resource {
         }
         self.topo.running = true;
         let restrict = !self.config.norestrict;
-        cx.spawn(fetch(restrict), |me: &mut Resource, cx, result| me.on_topo(cx, result));
+        cx.spawn(fetch(restrict), |me: &mut Resource, cx, result| {
+            me.on_topo(cx, result)
+        });
     }
 
     fn on_topo(&mut self, cx: &mut Cx<'_>, result: Result<String, RpcError>) {
@@ -72,7 +74,9 @@ fn failed(errnum: u32, text: String) -> RpcError {
 
 /// Returns where the program is: beside this one, else where it was installed.
 fn helper() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(HELPER)));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(HELPER)));
     match beside.filter(|path| path.exists()) {
         Some(path) => path,
         None => PathBuf::from(flux_formats::paths::libexecdir()).join(HELPER),

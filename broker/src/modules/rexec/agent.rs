@@ -77,9 +77,12 @@ pub enum ShellReport {
 
 /// Who is told of a shell.
 enum Reply {
-    Local(Box<dyn FnMut(&mut Cx<'_>, ShellReport)>),
+    Local(Deliver),
     Remote(Message),
 }
+
+/// Takes each report of a shell of this broker.
+type Deliver = Box<dyn FnMut(&mut Cx<'_>, ShellReport)>;
 
 impl Reply {
     fn send(&mut self, cx: &mut Cx<'_>, report: ShellReport) {
@@ -114,7 +117,9 @@ pub(super) struct Shells {
 
 impl std::fmt::Debug for Shells {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shells").field("running", &self.running.len()).finish_non_exhaustive()
+        f.debug_struct("Shells")
+            .field("running", &self.running.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,7 +143,7 @@ pub fn start_local<S: Service>(
 ) {
     let slot = cx.slot();
     let each = Rc::new(RefCell::new(each));
-    let mut deliver: Box<dyn FnMut(&mut Cx<'_>, ShellReport)> = Box::new(move |cx, report| {
+    let mut deliver: Deliver = Box::new(move |cx, report| {
         let each = each.clone();
         cx.to_slot::<S>(slot, move |me, cx| {
             // never entered twice: the hub runs one call at a time
@@ -148,7 +153,9 @@ pub fn start_local<S: Service>(
         });
     });
     if cx.provides(SERVICE) {
-        cx.to::<Rexec>(SERVICE, move |me, cx| me.start_shell(cx, &body, Reply::Local(deliver)));
+        cx.to::<Rexec>(SERVICE, move |me, cx| {
+            me.start_shell(cx, &body, Reply::Local(deliver))
+        });
     } else {
         deliver(cx, ShellReport::Failed(RpcError::bare(errno::ENOSYS)));
     }
@@ -161,7 +168,11 @@ pub fn start_remote<S: Service>(
     body: Bytes,
     mut each: impl FnMut(&mut S, &mut Cx<'_>, ShellReport) + 'static,
 ) {
-    let req = Message::request(flux_formats::msg::Topic::from_static("job-exec-agent.start"), rank, Some(body));
+    let req = Message::request(
+        flux_formats::msg::Topic::from_static("job-exec-agent.start"),
+        rank,
+        Some(body),
+    );
     cx.rpc_stream(req, move |me: &mut S, cx, result| {
         let report = match result {
             Ok(_) => ShellReport::Started,
@@ -204,9 +215,19 @@ impl Rexec {
         match self.spawn_shell(cx, body) {
             Ok((id, pid, process, output)) => {
                 let task = process.clone();
-                cx.spawn(task.wait(), move |me: &mut Rexec, cx, status| me.on_shell_end(cx, id, pid, status));
+                cx.spawn(task.wait(), move |me: &mut Rexec, cx, status| {
+                    me.on_shell_end(cx, id, pid, status)
+                });
                 reply.send(cx, ShellReport::Started);
-                self.shells.running.insert(id, Shell { pid, process, output, reply });
+                self.shells.running.insert(
+                    id,
+                    Shell {
+                        pid,
+                        process,
+                        output,
+                        reply,
+                    },
+                );
             }
             Err(err) => reply.send(cx, ShellReport::Failed(err)),
         }
@@ -218,25 +239,50 @@ impl Rexec {
         let (line, rest) = body.split_at(newline);
         let header: StartHeader = serde_json::from_slice(line).map_err(|_| protocol())?;
         if self.shells.running.contains_key(&header.id) {
-            return Err(RpcError::new(errno::EEXIST, format!("a shell of job {} runs already", header.id)));
+            return Err(RpcError::new(
+                errno::EEXIST,
+                format!("a shell of job {} runs already", header.id),
+            ));
         }
         let io_error = |err: std::io::Error| {
-            let errnum = err.raw_os_error().and_then(|code| u32::try_from(code).ok()).unwrap_or(errno::EIO);
+            let errnum = err
+                .raw_os_error()
+                .and_then(|code| u32::try_from(code).ok())
+                .unwrap_or(errno::EIO);
             RpcError::new(errnum, err.to_string())
         };
         // the document is `{`, what is of this rank, and what is the same for all ranks
         let rest = rest.get(2..).ok_or_else(protocol)?;
-        let mut document =
-            format!("{{\"version\":1,\"id\":{},\"broker_rank\":{},", header.id.0, cx.rank()).into_bytes();
+        let mut document = format!(
+            "{{\"version\":1,\"id\":{},\"broker_rank\":{},",
+            header.id.0,
+            cx.rank()
+        )
+        .into_bytes();
         document.extend_from_slice(rest);
         let input = memfd_sealed(c"flux-shell-input", &document).map_err(io_error)?;
-        let output = memfd_create(c"flux-shell-output", MFdFlags::MFD_CLOEXEC).map_err(|err| io_error(err.into()))?;
+        let output =
+            memfd_create(c"flux-shell-output", MFdFlags::MFD_CLOEXEC).map_err(|err| io_error(err.into()))?;
         let mut argv = header.argv.into_iter();
         let mut command = Command::new(argv.next().ok_or_else(protocol)?);
-        command.args(argv).cwd(DEFAULT_CWD).group(ProcessGroup::Session).fd(0, input);
-        command.fd(1, output.try_clone().map_err(io_error)?).fd(2, output.try_clone().map_err(io_error)?);
-        let base = self.shells.env.get_or_insert_with(|| base_env(cx)).iter().cloned();
-        let namespace = (OsString::from("FLUX_KVS_NAMESPACE"), OsString::from(header.id.guest_namespace()));
+        command
+            .args(argv)
+            .cwd(DEFAULT_CWD)
+            .group(ProcessGroup::Session)
+            .fd(0, input);
+        command
+            .fd(1, output.try_clone().map_err(io_error)?)
+            .fd(2, output.try_clone().map_err(io_error)?);
+        let base = self
+            .shells
+            .env
+            .get_or_insert_with(|| base_env(cx))
+            .iter()
+            .cloned();
+        let namespace = (
+            OsString::from("FLUX_KVS_NAMESPACE"),
+            OsString::from(header.id.guest_namespace()),
+        );
         command.env(base.chain([namespace]));
         let child = command.spawn().map_err(|err| spawn_error(&err))?;
         let (pid, pidfd) = child.into_parts();
@@ -248,7 +294,9 @@ impl Rexec {
         if self.shells.running.get(&id).is_none_or(|shell| shell.pid != pid) {
             return;
         }
-        let Some(mut shell) = self.shells.running.remove(&id) else { return };
+        let Some(mut shell) = self.shells.running.remove(&id) else {
+            return;
+        };
         // reaped by nobody else: an error here means that the kernel lost the process
         let status = status.unwrap_or(WaitStatus::exited(1));
         if status.signal().is_some() {
@@ -256,13 +304,21 @@ impl Rexec {
             kill_session(pid);
         }
         let output = read_output(shell.output).unwrap_or_default();
-        shell.reply.send(cx, ShellReport::Ended(ShellEnd { status: status.0, output }));
+        shell.reply.send(
+            cx,
+            ShellReport::Ended(ShellEnd {
+                status: status.0,
+                output,
+            }),
+        );
         self.check_stopped(cx);
     }
 
     fn kill_shell(&mut self, cx: &mut Cx<'_>, id: JobId, signum: i32) {
         let Some(signal) = Signal::new(signum) else { return };
-        let Some(shell) = self.shells.running.get(&id) else { return };
+        let Some(shell) = self.shells.running.get(&id) else {
+            return;
+        };
         if let Err(err) = shell.process.pidfd().send_signal(signal) {
             cx.log_as_me(4, &format!("{id}: signal {signum} to shell {}: {err}", shell.pid));
         }
@@ -334,10 +390,16 @@ fn read_output(output: OwnedFd) -> std::io::Result<String> {
 
 /// Kills every process of a session whose leader has died: the tasks that a killed shell left behind.
 fn kill_session(session: u32) {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return;
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids.filter(|pid| session_of(*pid) == Some(session)) {
-        let Ok(target) = flux_process::PidFd::open(pid) else { continue };
+        let Ok(target) = flux_process::PidFd::open(pid) else {
+            continue;
+        };
         // looked at again: the number may have been given to another process since
         if session_of(pid) == Some(session)
             && let Err(err) = target.send_signal(Signal::SIGKILL)

@@ -5,7 +5,7 @@ use super::stream::{INPUT_CREDIT, Input, read_from};
 use super::wait::Watched;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
-use flux_formats::msg::{Message, MATCHTAG_NONE};
+use flux_formats::msg::{MATCHTAG_NONE, Message};
 use flux_formats::rpc::rexec::{self as rpc, CommandObject, IoObject};
 use flux_process::{Command, ProcessGroup, Signal, SpawnError, signal};
 use serde_json::{Map, Value, json};
@@ -46,7 +46,10 @@ struct Ends {
 }
 
 fn io_error(err: &std::io::Error) -> RpcError {
-    let errnum = err.raw_os_error().and_then(|code| u32::try_from(code).ok()).unwrap_or(errno::EIO);
+    let errnum = err
+        .raw_os_error()
+        .and_then(|code| u32::try_from(code).ok())
+        .unwrap_or(errno::EIO);
     RpcError::bare(errnum)
 }
 
@@ -55,9 +58,10 @@ fn spawn_error(err: &SpawnError) -> RpcError {
     match err {
         // the client knows which program it asked for
         SpawnError::Exec { .. } => RpcError::bare(errnum),
-        SpawnError::Cwd { .. } => {
-            RpcError::new(errnum, format!("could not change directory to {err}: {}", errno::strerror(errnum)))
-        }
+        SpawnError::Cwd { .. } => RpcError::new(
+            errnum,
+            format!("could not change directory to {err}: {}", errno::strerror(errnum)),
+        ),
         _ => RpcError::new(errnum, err.to_string()),
     }
 }
@@ -71,14 +75,20 @@ impl Process {
     ) -> Result<Process, RpcError> {
         let foreground = request.is_streaming();
         let mut argv = body.cmd.cmdline.iter().cloned();
-        let program = argv.next().ok_or_else(|| RpcError::new(errno::EPROTO, "command is empty"))?;
+        let program = argv
+            .next()
+            .ok_or_else(|| RpcError::new(errno::EPROTO, "command is empty"))?;
         let mut command = Command::new(program);
         command.args(argv).env(environment(cx, &body.cmd)?);
         if let Some(cwd) = &body.cmd.cwd {
             command.cwd(cwd.clone());
         }
         let own_group = body.local_flags & rpc::LOCAL_FLAG_NO_SETPGRP == 0;
-        command.group(if own_group { ProcessGroup::Own } else { ProcessGroup::Inherit });
+        command.group(if own_group {
+            ProcessGroup::Own
+        } else {
+            ProcessGroup::Inherit
+        });
         let fallthrough = body.local_flags & rpc::LOCAL_FLAG_STDIO_FALLTHROUGH != 0;
         let ends = connect(&mut command, &body.cmd, foreground, fallthrough).map_err(|err| io_error(&err))?;
         let child = command.spawn().map_err(|err| spawn_error(&err))?;
@@ -93,7 +103,10 @@ impl Process {
             cmd: body.cmd,
             flags: body.flags,
             own_group,
-            client: foreground.then(|| Message { payload: None, ..request.clone() }),
+            client: foreground.then(|| Message {
+                payload: None,
+                ..request.clone()
+            }),
             attached: false,
             watched,
             inputs: Vec::new(),
@@ -110,15 +123,25 @@ impl Process {
             process.open.push(name);
         }
         for (name, fd) in ends.inputs {
-            process.inputs.push((name, Input::new(fd).map_err(|err| io_error(&err))?));
+            process
+                .inputs
+                .push((name, Input::new(fd).map_err(|err| io_error(&err))?));
         }
         Ok(process)
     }
 
     /// Returns true unless the command asks for output as it comes.
     fn by_line(&self, stream: &str) -> bool {
-        let option = |name: &str| self.cmd.opts.get(name).and_then(Value::as_str).map(|text| text != "false");
-        option(&format!("{stream}_LINE_BUFFER")).or_else(|| option("LINE_BUFFER")).unwrap_or(true)
+        let option = |name: &str| {
+            self.cmd
+                .opts
+                .get(name)
+                .and_then(Value::as_str)
+                .map(|text| text != "false")
+        };
+        option(&format!("{stream}_LINE_BUFFER"))
+            .or_else(|| option("LINE_BUFFER"))
+            .unwrap_or(true)
     }
 
     /// Sends the first credit, when the client wants to be told.
@@ -126,8 +149,11 @@ impl Process {
         if self.flags & rpc::FLAG_WRITE_CREDIT == 0 || self.inputs.is_empty() {
             return;
         }
-        let channels: Map<String, Value> =
-            self.inputs.iter().map(|(name, _)| (name.to_string(), Value::from(INPUT_CREDIT))).collect();
+        let channels: Map<String, Value> = self
+            .inputs
+            .iter()
+            .map(|(name, _)| (name.to_string(), Value::from(INPUT_CREDIT)))
+            .collect();
         self.send(cx, &json!({ "type": "add-credit", "channels": channels }));
     }
 
@@ -171,7 +197,12 @@ impl Process {
             self.kept.push(io);
         }
         let level = if stream == "stderr" { 3 } else { 6 };
-        let name = self.cmd.label.clone().or_else(|| self.cmd.cmdline.first().cloned()).unwrap_or_default();
+        let name = self
+            .cmd
+            .label
+            .clone()
+            .or_else(|| self.cmd.cmdline.first().cloned())
+            .unwrap_or_default();
         for line in String::from_utf8_lossy(data).lines() {
             cx.log_as_me(level, &format!("{name}[{}]: {stream}: {line}", self.pid));
         }
@@ -181,9 +212,14 @@ impl Process {
     pub(super) fn write(&mut self, cx: &mut Cx<'_>, io: &IoObject) {
         let Some(data) = io.bytes() else { return };
         let pid = self.pid;
-        let Some((_, input)) = self.inputs.iter_mut().find(|(name, _)| **name == *io.stream) else { return };
+        let Some((_, input)) = self.inputs.iter_mut().find(|(name, _)| **name == *io.stream) else {
+            return;
+        };
         if !input.push(data, io.eof) {
-            cx.log_as_me(3, &format!("pid {pid}: {}: input beyond the credit was dropped", io.stream));
+            cx.log_as_me(
+                3,
+                &format!("pid {pid}: {}: input beyond the credit was dropped", io.stream),
+            );
         }
         let stream: Rc<str> = io.stream.as_str().into();
         self.flush(cx, &stream);
@@ -191,10 +227,15 @@ impl Process {
 
     fn flush(&mut self, cx: &mut Cx<'_>, stream: &Rc<str>) {
         let pid = self.pid;
-        let Some((_, input)) = self.inputs.iter_mut().find(|(name, _)| name == stream) else { return };
+        let Some((_, input)) = self.inputs.iter_mut().find(|(name, _)| name == stream) else {
+            return;
+        };
         let written = input.flush(cx, pid, stream);
         if written > 0 && self.flags & rpc::FLAG_WRITE_CREDIT != 0 {
-            self.send(cx, &json!({ "type": "add-credit", "channels": { stream.to_string(): written } }));
+            self.send(
+                cx,
+                &json!({ "type": "add-credit", "channels": { stream.to_string(): written } }),
+            );
         }
     }
 
@@ -231,7 +272,10 @@ impl Process {
 
     /// Returns the answer for `wait`.
     pub(super) fn wait_response(&mut self) -> rpc::WaitResponse {
-        rpc::WaitResponse { status: self.status.unwrap_or(0), output: std::mem::take(&mut self.kept) }
+        rpc::WaitResponse {
+            status: self.status.unwrap_or(0),
+            output: std::mem::take(&mut self.kept),
+        }
     }
 
     /// Returns true when this process belongs to the request of that sender.
@@ -246,13 +290,17 @@ fn environment(cx: &Cx<'_>, cmd: &CommandObject) -> Result<Vec<(OsString, OsStri
     let mut env = Vec::with_capacity(cmd.env.len() + 1);
     for (name, value) in &cmd.env {
         let value = value.as_str();
-        let value = value.ok_or_else(|| RpcError::new(errno::EPROTO, format!("environment: {name}: not a string")))?;
+        let value = value
+            .ok_or_else(|| RpcError::new(errno::EPROTO, format!("environment: {name}: not a string")))?;
         if name != "FLUX_URI" && name != "FLUX_PROXY_REMOTE" {
             env.push((name.into(), value.into()));
         }
     }
     // the broker that the process finds is the one it runs under
-    env.push(("FLUX_URI".into(), cx.attrs.get("local-uri").unwrap_or_default().into()));
+    env.push((
+        "FLUX_URI".into(),
+        cx.attrs.get("local-uri").unwrap_or_default().into(),
+    ));
     Ok(env)
 }
 
@@ -262,7 +310,10 @@ fn connect(
     foreground: bool,
     fallthrough: bool,
 ) -> std::io::Result<Ends> {
-    let mut ends = Ends { outputs: Vec::new(), inputs: Vec::new() };
+    let mut ends = Ends {
+        outputs: Vec::new(),
+        inputs: Vec::new(),
+    };
     if !fallthrough {
         if foreground {
             let (read, write) = flux_process::pipe()?;
@@ -277,14 +328,12 @@ fn connect(
             ends.outputs.push((name.into(), read));
         }
     }
-    let mut number = 3;
-    for name in &cmd.channels {
+    for (number, name) in (3..).zip(&cmd.channels) {
         let (mine, theirs) = flux_process::socketpair()?;
         command.fd(number, theirs);
         let name: Rc<str> = name.as_str().into();
         ends.inputs.push((name.clone(), mine.try_clone()?));
         ends.outputs.push((name, mine));
-        number += 1;
     }
     Ok(ends)
 }

@@ -12,9 +12,16 @@ use std::rc::Rc;
 impl Rexec {
     /// Returns an error for requests that this rank does not take.
     fn check_origin(cx: &Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let guests = cx.config_table("access").get("allow-guest-user").and_then(Value::as_bool).unwrap_or(false);
+        let guests = cx
+            .config_table("access")
+            .get("allow-guest-user")
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
         if guests && cx.rank() == 0 && req.rolemask & role::LOCAL == 0 {
-            return Err(RpcError::new(errno::EPERM, "Remote rexec requests are not allowed on rank 0"));
+            return Err(RpcError::new(
+                errno::EPERM,
+                "Remote rexec requests are not allowed on rank 0",
+            ));
         }
         Ok(())
     }
@@ -22,7 +29,9 @@ impl Rexec {
     pub(super) fn on_exec(&mut self, cx: &mut Cx<'_>, req: &Message) {
         match self.exec(cx, req) {
             Ok(pid) => {
-                let Some(process) = self.processes.get(&pid) else { return };
+                let Some(process) = self.processes.get(&pid) else {
+                    return;
+                };
                 process.first_credit(cx);
                 let started = json!({ "type": "started", "pid": pid });
                 if req.is_streaming() {
@@ -44,10 +53,16 @@ impl Rexec {
         let background_flags = body.flags & rpc::FLAG_WRITE_CREDIT != 0
             || body.local_flags & rpc::LOCAL_FLAG_STDIO_FALLTHROUGH != 0;
         if !req.is_streaming() && background_flags {
-            return Err(RpcError::new(errno::EINVAL, "flag is invalid for a background process"));
+            return Err(RpcError::new(
+                errno::EINVAL,
+                "flag is invalid for a background process",
+            ));
         }
         if !body.cmd.msgchans.is_empty() {
-            return Err(RpcError::new(errno::ENOTSUP, "message channels are not supported"));
+            return Err(RpcError::new(
+                errno::ENOTSUP,
+                "message channels are not supported",
+            ));
         }
         match body.cmd.label.as_deref() {
             Some("") => return Err(RpcError::new(errno::EINVAL, "label is empty")),
@@ -64,13 +79,18 @@ impl Rexec {
     }
 
     fn by_label(&self, label: &str) -> Option<u32> {
-        self.processes.values().find(|process| process.cmd.label.as_deref() == Some(label)).map(|process| process.pid)
+        self.processes
+            .values()
+            .find(|process| process.cmd.label.as_deref() == Some(label))
+            .map(|process| process.pid)
     }
 
     fn resolve(&self, pid: i64, label: Option<&str>) -> Result<u32, RpcError> {
         let found = match label {
             Some(label) => self.by_label(label),
-            None => u32::try_from(pid).ok().filter(|pid| self.processes.contains_key(pid)),
+            None => u32::try_from(pid)
+                .ok()
+                .filter(|pid| self.processes.contains_key(pid)),
         };
         found.ok_or_else(|| {
             let text = match label {
@@ -85,10 +105,13 @@ impl Rexec {
         if Self::check_origin(cx, req).is_err() {
             return;
         }
-        let Ok(body) = req.payload_json::<rpc::WriteRequest>() else { return };
-        let found = self.processes.values_mut().find(|p| {
-            body.matchtag != MATCHTAG_NONE && p.is_of(req.sender(), body.matchtag)
-        });
+        let Ok(body) = req.payload_json::<rpc::WriteRequest>() else {
+            return;
+        };
+        let found = self
+            .processes
+            .values_mut()
+            .find(|p| body.matchtag != MATCHTAG_NONE && p.is_of(req.sender(), body.matchtag));
         if let Some(process) = found {
             process.write(cx, &body.io);
         }
@@ -98,7 +121,9 @@ impl Rexec {
         Self::check_origin(cx, req)?;
         let body: rpc::KillRequest = req.payload_json()?;
         let pid = self.resolve(body.pid, body.label.as_deref())?;
-        self.processes.get(&pid).map_or(Ok(()), |process| process.kill(body.signum))
+        self.processes
+            .get(&pid)
+            .map_or(Ok(()), |process| process.kill(body.signum))
     }
 
     pub(super) fn on_wait(&mut self, cx: &mut Cx<'_>, req: Message) {
@@ -109,9 +134,10 @@ impl Rexec {
                 Some(process) if process.flags & rpc::FLAG_WAITABLE == 0 => {
                     Err(RpcError::new(errno::EINVAL, format!("pid {pid} is not waitable")))
                 }
-                Some(process) if process.waiter.is_some() => {
-                    Err(RpcError::new(errno::EINVAL, format!("pid {pid} is already being waited on")))
-                }
+                Some(process) if process.waiter.is_some() => Err(RpcError::new(
+                    errno::EINVAL,
+                    format!("pid {pid} is already being waited on"),
+                )),
                 _ => Ok(pid),
             }
         });
@@ -150,13 +176,25 @@ impl Rexec {
         let attached = Self::check_origin(cx, &req).and_then(|()| {
             let body: rpc::AttachRequest = req.payload_json()?;
             let pid = self.resolve(body.pid, body.label.as_deref())?;
-            let process = self.processes.get_mut(&pid).ok_or_else(|| RpcError::bare(errno::ENOENT))?;
+            let process = self
+                .processes
+                .get_mut(&pid)
+                .ok_or_else(|| RpcError::bare(errno::ENOENT))?;
             if process.client.is_some() {
-                return Err(RpcError::new(errno::EBUSY, format!("pid {pid} has a client already")));
+                return Err(RpcError::new(
+                    errno::EBUSY,
+                    format!("pid {pid} has a client already"),
+                ));
             }
             let outputs = rpc::FLAG_STDOUT | rpc::FLAG_STDERR | rpc::FLAG_CHANNEL;
             process.flags = process.flags & !outputs | body.flags & outputs;
-            (process.client, process.attached) = (Some(Message { payload: None, ..req.clone() }), true);
+            (process.client, process.attached) = (
+                Some(Message {
+                    payload: None,
+                    ..req.clone()
+                }),
+                true,
+            );
             Ok(pid)
         });
         let pid = match attached {
@@ -166,10 +204,16 @@ impl Rexec {
                 return;
             }
         };
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
         process.send(cx, &json!({ "type": "attached", "pid": pid, "cmd": process.cmd }));
-        let ended: Vec<Rc<str>> =
-            process.outputs.iter().filter(|name| !process.open.contains(name)).cloned().collect();
+        let ended: Vec<Rc<str>> = process
+            .outputs
+            .iter()
+            .filter(|name| !process.open.contains(name))
+            .cloned()
+            .collect();
         for stream in ended {
             process.on_data(cx, &stream, &[]);
         }
@@ -195,7 +239,9 @@ impl Rexec {
     }
 
     pub(super) fn on_exit(&mut self, cx: &mut Cx<'_>, pid: u32, status: i32) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
         process.status = Some(status);
         process.send(cx, &json!({ "type": "finished", "status": status }));
         self.check_done(cx, pid);
@@ -203,7 +249,9 @@ impl Rexec {
 
     /// Forgets a process that has ended, when nobody may ask for it any more.
     fn check_done(&mut self, cx: &mut Cx<'_>, pid: u32) {
-        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.is_done()) else { return };
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.is_done()) else {
+            return;
+        };
         let mut reaped = process.flags & rpc::FLAG_WAITABLE == 0;
         if let Some(client) = process.client.take() {
             cx.fail(&client, errno::ENODATA, "");
@@ -223,7 +271,11 @@ impl Rexec {
     /// A client went away: its foreground processes end, those it attached to go on.
     pub(super) fn client_gone(&mut self, cx: &mut Cx<'_>, msg: &Message) {
         for process in self.processes.values_mut() {
-            if process.waiter.as_ref().is_some_and(|waiter| waiter.sender() == msg.sender()) {
+            if process
+                .waiter
+                .as_ref()
+                .is_some_and(|waiter| waiter.sender() == msg.sender())
+            {
                 process.waiter = None;
             }
             if !process.is_of(msg.sender(), MATCHTAG_NONE) {

@@ -48,8 +48,14 @@ impl Rexec {
 impl Service for Rexec {
     fn interfaces(&self) -> Vec<Interface> {
         vec![
-            Interface { service: "rexec", methods: REXEC },
-            Interface { service: agent::SERVICE, methods: AGENT },
+            Interface {
+                service: "rexec",
+                methods: REXEC,
+            },
+            Interface {
+                service: agent::SERVICE,
+                methods: AGENT,
+            },
         ]
     }
 

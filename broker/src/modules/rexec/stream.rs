@@ -43,7 +43,9 @@ async fn pump(source: AsyncFd<OwnedFd>, mailbox: Mailbox<Rexec>, pid: u32, name:
     let mut held: Vec<u8> = Vec::new();
     let mut buffer = vec![0; READ_SIZE];
     loop {
-        let Ok(mut ready) = source.readable().await else { break };
+        let Ok(mut ready) = source.readable().await else {
+            break;
+        };
         match fd::read(source.get_ref(), &mut buffer) {
             Ok(0) => break,
             Ok(count) => {
@@ -57,7 +59,11 @@ async fn pump(source: AsyncFd<OwnedFd>, mailbox: Mailbox<Rexec>, pid: u32, name:
                     let rest = held.split_off(complete);
                     let data = std::mem::replace(&mut held, rest);
                     let stream = name.clone();
-                    if mailbox.post(move |me, cx| me.on_data(cx, pid, &stream, &data)).await.is_err() {
+                    if mailbox
+                        .post(move |me, cx| me.on_data(cx, pid, &stream, &data))
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -97,7 +103,13 @@ impl Input {
     pub(super) fn new(target: OwnedFd) -> io::Result<Self> {
         fd::set_nonblocking(&target, true)?;
         let target = Some(Rc::new(register(target, Interest::WRITABLE)?));
-        Ok(Input { target, queue: VecDeque::new(), queued: 0, eof: false, waiting: false })
+        Ok(Input {
+            target,
+            queue: VecDeque::new(),
+            queued: 0,
+            eof: false,
+            waiting: false,
+        })
     }
 
     /// Queues bytes. Returns false when too many are waiting; they are dropped.
@@ -117,7 +129,9 @@ impl Input {
     /// process reads: then `Rexec::on_writable` is called.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>, pid: u32, name: &Rc<str>) -> usize {
         let mut written = 0;
-        let Some(target) = self.target.clone() else { return 0 };
+        let Some(target) = self.target.clone() else {
+            return 0;
+        };
         while let Some(mut data) = self.queue.pop_front() {
             match fd::write(target.get_ref(), &data) {
                 Ok(count) => {
@@ -131,11 +145,7 @@ impl Input {
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => self.queue.push_front(data),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     self.queue.push_front(data);
-                    if !self.waiting {
-                        self.waiting = true;
-                        let name = name.clone();
-                        cx.spawn(writable(target), move |me: &mut Rexec, cx, ()| me.on_writable(cx, pid, &name));
-                    }
+                    self.wait_writable(cx, target, pid, name);
                     return written;
                 }
                 // the process closed its end: what is left goes nowhere
@@ -150,6 +160,17 @@ impl Input {
             self.close();
         }
         written
+    }
+
+    /// Arranges that `Rexec::on_writable` is called when there is room; once, however often it is asked for.
+    fn wait_writable(&mut self, cx: &mut Cx<'_>, target: Rc<AsyncFd<OwnedFd>>, pid: u32, name: &Rc<str>) {
+        if std::mem::replace(&mut self.waiting, true) {
+            return;
+        }
+        let name = name.clone();
+        cx.spawn(writable(target), move |me: &mut Rexec, cx, ()| {
+            me.on_writable(cx, pid, &name)
+        });
     }
 
     /// Continues after a wait.

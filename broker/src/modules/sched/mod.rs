@@ -7,6 +7,6 @@ mod engine;
 mod service;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use service::Sched;

@@ -4,6 +4,7 @@ use super::Sched;
 use super::engine::Engine;
 use crate::modules::job_manager::tests::fakes::{Bench, cpu_secs, end, finish};
 use crate::modules::resource::api::AcquireUpdate;
+use crate::service::testing::TestHub;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
 use flux_formats::idset::IdSet;
@@ -57,18 +58,17 @@ fn resources() -> ResourceSet {
     ResourceSet::from_value(&r).unwrap()
 }
 
-fn load(bench: &mut Bench) {
-    let sched = Sched::with_parts(
-        |_| {
-            Ok(Box::new(Native {
-                engine: SchedEngine::native(),
-                answers: Vec::new(),
-            }))
-        },
-        |_| true,
-    );
-    bench.hub.load("sched-simple", Box::new(sched)).unwrap();
-    bench.with(|cx| {
+/// Loads the scheduler module without policy thread and tells it two nodes of two cores.
+pub(crate) fn load_native(hub: &mut TestHub) {
+    let make = |_: &mut Cx<'_>| -> Result<Box<dyn Engine>, RpcError> {
+        Ok(Box::new(Native {
+            engine: SchedEngine::native(),
+            answers: Vec::new(),
+        }))
+    };
+    hub.load("sched-simple", Box::new(Sched::with_parts(make, |_| true)))
+        .unwrap();
+    hub.with_probe(|cx| {
         tell(
             cx,
             AcquireUpdate::Initial {
@@ -77,6 +77,10 @@ fn load(bench: &mut Bench) {
             },
         )
     });
+}
+
+fn load(bench: &mut Bench) {
+    load_native(&mut bench.hub);
 }
 
 fn bench() -> Bench {

@@ -2,6 +2,7 @@
 
 pub(crate) mod fakes;
 mod life;
+mod pipeline;
 mod requests;
 mod restart;
 mod speed;
