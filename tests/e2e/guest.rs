@@ -56,7 +56,7 @@ fn allowed_guests_have_limited_access() {
     as_guest(&flux, &["resource", "drain", "0", "mine"]).fails();
     as_guest(&flux, &["module", "remove", "heartbeat"]).fails();
     as_guest(&flux, &["kvs", "put", "a=1"]).fails();
-    as_guest(&flux, &["exec", "true"]).fails();
+    as_guest(&flux, &["exec", "true"]).code(126).complains("owner");
     as_guest(&flux, &["dmesg"]).fails();
     let id = flux.run(&["submit", "sleep", "1000"]).ok().line().to_owned();
     as_guest(&flux, &["cancel", &id]).fails();

@@ -9,7 +9,8 @@ fn a_clean_restart_restores_everything() {
     let dir = sandbox.workdir().join("state");
     std::fs::create_dir(&dir).unwrap();
     let option = format!("-Sstatedir={}", dir.display());
-    let first = "flux run --job-name=done true; flux queue stop; flux submit --job-name=waiting true;
+    let first =
+        "flux run --job-name=done true; flux queue stop --quiet; flux submit --quiet --job-name=waiting true;
                  flux resource drain 1 'bad disk'; flux kvs put keep=1; flux jobs -ano '{id} {name}'";
     let before = sandbox.start(&["-s", "2", &option, first]);
     assert_eq!(before.ok().lines().len(), 2, "{before}");

@@ -94,6 +94,8 @@ struct Runner<'a> {
     ctx: &'a Ctx,
     handle: Handle,
     service: String,
+    /// Named in the error when the program cannot be started and the broker sends no text.
+    program: String,
     procs: Vec<Proc>,
     by_tag: HashMap<u32, usize>,
     label: bool,
@@ -163,6 +165,11 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         ctx,
         handle,
         service,
+        program: list(matches, "command")
+            .into_iter()
+            .next()
+            .unwrap_or_default()
+            .to_string(),
         procs: Vec::new(),
         by_tag: HashMap::new(),
         label: matches.get_flag("label-io"),
@@ -363,9 +370,10 @@ impl Runner<'_> {
         if message.errnum() != 0 {
             self.by_tag.remove(&message.matchtag());
             if message.errnum() != errno::ENODATA {
-                let text = message
-                    .payload_str()
-                    .unwrap_or_else(|_| strerror(message.errnum()));
+                let text = match message.payload_str() {
+                    Ok(text) => text.to_owned(),
+                    Err(_) => format!("{}: {}", self.program, strerror(message.errnum())),
+                };
                 let line = format!("{}: Error: rank {}: {text}\n", self.ctx.name, proc.rank);
                 self.err.extend_from_slice(line.as_bytes());
                 proc.failed = true;

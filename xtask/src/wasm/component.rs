@@ -61,3 +61,53 @@ fn check(component: &[u8], world: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the smallest component that imports and exports one empty instance.
+    fn component(import: &str, exports: &[&str]) -> Vec<u8> {
+        let name = |name: &str| [&[0, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        let section = |id: u8, items: &[Vec<u8>]| {
+            let body = [vec![u8::try_from(items.len()).unwrap()], items.concat()].concat();
+            [vec![id, u8::try_from(body.len()).unwrap()], body].concat()
+        };
+        let exports: Vec<_> = exports
+            .iter()
+            .map(|export| [name(export), vec![5, 0, 0]].concat())
+            .collect();
+        let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+        component.extend(section(7, &[vec![0x42, 0]]));
+        component.extend(section(10, &[[name(import), vec![5, 0]].concat()]));
+        exports
+            .iter()
+            .for_each(|export| component.extend(section(11, std::slice::from_ref(export))));
+        component
+    }
+
+    #[test]
+    fn only_our_imports_are_granted() {
+        let exports = ["flux:policy/plugin@0.1.0", "flux:policy/validation@0.1.0"];
+        assert!(check(&component("flux:policy/log@0.1.0", &exports), "validator").is_ok());
+        for foreign in [
+            "wasi:cli/environment@0.2.0",
+            "flux:policy/log@0.2.0",
+            "flux:policyx/log@0.1.0",
+        ] {
+            let error = check(&component(foreign, &exports), "validator")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(foreign), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_world_must_be_there() {
+        let exports = ["flux:policy/plugin@0.1.0", "flux:policy/validation@0.1.0"];
+        let component = component("flux:policy/log@0.1.0", &exports);
+        let error = check(&component, "scheduler").unwrap_err().to_string();
+        assert!(error.contains("flux:policy/scheduling@0.1.0"), "{error}");
+        assert!(check(&component, "jobtap").is_err() && check(b"\0asm", "validator").is_err());
+    }
+}
