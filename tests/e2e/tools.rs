@@ -93,7 +93,6 @@ fn uptime_tells_state_and_queues() {
 }
 
 #[test]
-#[ignore = "rc1 does not write admin.eventlog yet"]
 fn startlog_shows_starts_and_ends() {
     let sandbox = Sandbox::new();
     let dir = sandbox.workdir().join("state");

@@ -5,6 +5,7 @@ mod cleanup;
 mod modules;
 mod program;
 mod service;
+mod startlog;
 
 pub use service::begin;
 pub use service::{Lifecycle, Options, post};

@@ -176,7 +176,7 @@ impl Lifecycle {
                 self.post(cx, "rc1-ignorefail")
             }
             ("rc1", false) => self.post(cx, "rc1-fail"),
-            _ => self.unload_next(cx),
+            _ => self.log_run(cx, "finish", |me, cx| me.unload_next(cx)),
         }
     }
 }

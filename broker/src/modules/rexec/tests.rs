@@ -239,9 +239,9 @@ fn a_shell_gets_its_document_and_is_reported() {
 #[test]
 fn a_killed_shell_leaves_no_task_behind() {
     let mut hub = hub();
-    let argv = ["/bin/sh", "-c", "sleep 60 & echo $!; wait"]
-        .map(str::to_owned)
-        .to_vec();
+    let ready = tempfile::NamedTempFile::new().unwrap();
+    let script = format!("sleep 60 & echo $! >{}; wait", ready.path().display());
+    let argv = vec!["/bin/sh".to_owned(), "-c".to_owned(), script];
     let body = agent::start_body(&StartHeader { id: JobId(8), argv }, &json!({"jobspec": {}})).unwrap();
     let end = Rc::new(RefCell::new(None));
     let sink = end.clone();
@@ -252,19 +252,21 @@ fn a_killed_shell_leaves_no_task_behind() {
             }
         });
     });
-    // the task is there once the shell has written its number; the memory file is read at the end only
-    let started = std::time::Instant::now();
-    let seen = end.clone();
-    hub.run_until(move || started.elapsed().as_millis() > 300 || seen.borrow().is_some());
+    let file = ready.path().to_owned();
+    hub.run_until(move || std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
+    let pid: u32 = std::fs::read_to_string(ready.path())
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     hub.with_probe(|cx| agent::kill(cx, 0, JobId(8), 9));
     let seen = end.clone();
     hub.run_until(move || seen.borrow().is_some());
-    let end = end.borrow().clone().unwrap();
-    assert_eq!(end.status, 9);
-    let pid: u32 = end.output.trim().parse().unwrap();
+    assert_eq!(end.borrow().as_ref().map(|end| end.status), Some(9));
     // the signal was sent before the report; the kernel ends the task a moment later
     hub.run_until(move || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+        stat.rsplit_once(')')
+            .is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
     });
 }
