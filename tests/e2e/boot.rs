@@ -223,7 +223,7 @@ fn an_instance_without_initial_program_runs_until_shutdown() {
     let script = format!(
         "flux start -s 2 --test-rundir={dir} -Sbroker.rc2_none=1 & pid=$!
          export FLUX_URI=local://{dir}/local-0
-         n=0; until flux overlay status --wait=full --timeout=5s >/dev/null 2>&1; do n=$((n+1)); test $n -lt 500 || break; done
+         n=0; until flux uptime 2>/dev/null | grep -q ' run '; do n=$((n+1)); test $n -lt 500 || break; done
          flux uptime; flux shutdown --skip-gc --quiet; wait $pid; echo code $?",
         dir = dir.display()
     );
@@ -243,10 +243,20 @@ fn gpus_of_the_configuration_are_counted() {
         flux.run(&["resource", "info"]).ok().line(),
         "1 Nodes, 4 Cores, 2 GPUs"
     );
-    let output = flux.run(&["run", "-n2", "-g1", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]);
     // by default all tasks of a node see all its GPUs of the job
+    let show = "echo $CUDA_VISIBLE_DEVICES";
+    let output = flux.run(&["run", "-n2", "-g1", "sh", "-c", show]);
     assert_eq!(output.ok().sorted(), ["0,1"; 2]);
-    let output = flux.sh("flux run -n2 -g1 -o gpu-affinity=per-task sh -c 'echo $CUDA_VISIBLE_DEVICES'");
+    let output = flux.run(&[
+        "run",
+        "-n2",
+        "-g1",
+        "-o",
+        "gpu-affinity=per-task",
+        "sh",
+        "-c",
+        show,
+    ]);
     assert_eq!(output.ok().sorted(), ["0", "1"]);
     flux.stop();
 }

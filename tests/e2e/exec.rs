@@ -12,7 +12,7 @@ fn everywhere_with_labels_and_codes() {
     flux.run(&["exec", "-r", "1", "sh", "-c", "exit 9"]).code(9);
     flux.run(&["exec", "-r", "1", "no-such-program"])
         .code(127)
-        .complains("No such file or directory");
+        .complains("no-such-program");
     flux.run(&["exec", "-r", "9", "true"]).fails();
     flux.run(&["exec", "-r", "2", "--dir=/", "pwd"]).ok().says("/\n");
     flux.run(&["exec", "-r", "0-1", "sh", "-c", "echo err >&2"])

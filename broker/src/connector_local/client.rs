@@ -2,13 +2,13 @@
 
 use super::ConnectorLocal;
 use crate::service::{ClientId, Mailbox, Outbox};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use flux_formats::msg::{DecodeError, FrameDecoder, Message};
 use std::cell::{Cell, RefCell};
 use std::io;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Bytes asked of the kernel in one read.
 const READ_SIZE: usize = 64 * 1024;
@@ -198,13 +198,24 @@ async fn read_once(
         let more = batch.len() == BATCH;
         if !batch.is_empty() {
             let id = id.clone();
+            let bytes: usize = batch
+                .iter()
+                .filter_map(|msg| msg.payload.as_ref())
+                .map(Bytes::len)
+                .sum();
+            let (done, answered) = oneshot::channel::<()>();
             let posted = mailbox.post(move |_, cx| {
                 for msg in batch {
                     cx.client_message(&id, msg);
                 }
+                drop(done);
             });
             if posted.await.is_err() {
                 return Ok(false);
+            }
+            if bytes > READ_SIZE {
+                // the mailbox counts messages, not bytes; the end of the channel is the answer
+                let _closed = answered.await;
             }
         }
         match failed {

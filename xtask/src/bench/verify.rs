@@ -12,12 +12,14 @@ use super::instance::{Instance, output};
 const EVENTS: [&str; 10] = [
     "submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free", "clean",
 ];
+/// How often the list of jobs is asked for until all jobs in it have ended.
+const LIST_TRIES: usize = 50;
 /// Look-ups that are under way at once.
 const WINDOW: usize = 200;
 
 /// Checks that the instance has exactly `count` inactive jobs and that all have the eventlog of a good job.
 pub(super) fn jobs(instance: &Instance, count: u32) -> Result<()> {
-    let list = output(&mut instance.flux(&["jobs", "-a", "-c0", "-no", "{id.dec} {result}"]))?;
+    let list = settled(instance)?;
     let mut ids = Vec::new();
     for line in list.lines() {
         match line.split_once(' ') {
@@ -33,6 +35,18 @@ pub(super) fn jobs(instance: &Instance, count: u32) -> Result<()> {
         eventlogs(&mut handle, ids)?;
     }
     Ok(())
+}
+
+/// Lists the jobs; job-list may hear of the last ends a moment after those who waited for them.
+fn settled(instance: &Instance) -> Result<String> {
+    let mut list = String::new();
+    for _ in 0..LIST_TRIES {
+        list = output(&mut instance.flux(&["jobs", "-a", "-c0", "-no", "{id.dec} {result}"]))?;
+        if list.lines().all(|line| !line.ends_with(' ')) {
+            break;
+        }
+    }
+    Ok(list)
 }
 
 fn eventlogs(handle: &mut Handle, ids: &[u64]) -> Result<()> {

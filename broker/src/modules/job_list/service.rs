@@ -56,6 +56,8 @@ pub struct JobList {
     lookups: u64,
     /// Events held back by `job-state-pause`.
     paused: Option<Vec<JobEvent>>,
+    /// Requests that came before the jobs of an earlier life were read; `None` after that.
+    early: Option<Vec<Message>>,
 }
 
 impl Default for JobList {
@@ -70,6 +72,7 @@ impl Default for JobList {
             waits: Vec::new(),
             lookups: 0,
             paused: None,
+            early: None,
         }
     }
 }
@@ -145,6 +148,7 @@ impl JobList {
         let mine = rpc.clone();
         let id = cx.rpc_stream(req, move |me: &mut JobList, cx, result| {
             let Ok(response) = result.and_then(|msg| Ok(msg.payload_json::<JournalResponse>()?)) else {
+                me.history_read(cx);
                 return;
             };
             if response.id == SENTINEL || response.id == i128::from(u64::MAX) {
@@ -154,11 +158,20 @@ impl JobList {
                     cx.notify(cancel);
                     cx.forget(rpc);
                 }
+                me.history_read(cx);
                 return;
             }
             me.on_history(response);
         });
         rpc.set(Some(id));
+        self.early = Some(Vec::new());
+    }
+
+    /// Answers what was asked while the jobs of an earlier life were being read.
+    fn history_read(&mut self, cx: &mut Cx<'_>) {
+        for req in self.early.take().unwrap_or_default() {
+            self.on_request(cx, req);
+        }
     }
 
     fn on_history(&mut self, response: JournalResponse) {
@@ -323,6 +336,10 @@ impl Service for JobList {
     }
 
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
+        if let Some(early) = &mut self.early {
+            early.push(req);
+            return;
+        }
         match req.topic.method() {
             "list" => self.on_list(cx, req),
             "list-id" => self.on_list_id(cx, req),
@@ -355,6 +372,9 @@ impl Service for JobList {
         self.stats_watchers
             .retain(|request| request.sender() != msg.sender());
         self.waits.retain(|wait| wait.request.sender() != msg.sender());
+        if let Some(early) = &mut self.early {
+            early.retain(|request| request.sender() != msg.sender());
+        }
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {

@@ -5,6 +5,8 @@ use super::process::Process;
 use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::msg::Message;
+use serde::Deserialize;
+use serde_json::json;
 use std::collections::HashMap;
 
 const REXEC: &[Method] = &[
@@ -16,6 +18,14 @@ const REXEC: &[Method] = &[
     Method::owner("list"),
 ];
 const AGENT: &[Method] = &[Method::owner("start"), Method::owner("kill")];
+
+/// The state in which a broker takes leave, as `state-machine.monitor` numbers it.
+const STATE_GOODBYE: u32 = 9;
+
+#[derive(Deserialize)]
+struct StateResponse {
+    state: u32,
+}
 
 /// The `rexec` module.
 #[derive(Debug, Default)]
@@ -34,6 +44,16 @@ impl Rexec {
     /// Returns true when no process runs.
     fn is_idle(&self) -> bool {
         self.shell_count() == 0 && self.processes.values().all(|process| process.status.is_some())
+    }
+
+    /// Kills everything that still runs.
+    fn kill_all(&mut self, cx: &mut Cx<'_>) {
+        self.kill_shells();
+        for process in self.processes.values() {
+            if let Err(err) = process.kill(9) {
+                cx.log_as_me(3, &format!("pid {}: {err}", process.pid));
+            }
+        }
     }
 
     /// Tells the hub when the last process is gone after a stop.
@@ -59,7 +79,19 @@ impl Service for Rexec {
         ]
     }
 
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
+    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
+        // nothing that was started here outlives the instance
+        let req = cx.request(
+            "state-machine.monitor",
+            cx.rank(),
+            &json!({ "final": STATE_GOODBYE }),
+        );
+        cx.rpc_stream(req, |me: &mut Rexec, cx, result| {
+            let state = result.and_then(|msg| Ok(msg.payload_json::<StateResponse>()?));
+            if state.is_ok_and(|body| body.state >= STATE_GOODBYE) {
+                me.kill_all(cx);
+            }
+        });
         Ok(())
     }
 
@@ -87,12 +119,7 @@ impl Service for Rexec {
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) -> bool {
-        self.kill_shells();
-        for process in self.processes.values() {
-            if let Err(err) = process.kill(9) {
-                cx.log_as_me(3, &format!("pid {}: {err}", process.pid));
-            }
-        }
+        self.kill_all(cx);
         self.stopping = !self.is_idle();
         !self.stopping
     }
