@@ -8,6 +8,6 @@ cargo run --quiet -p xtask -- wasm
 dest=$DESTDIR$PREFIX
 install -d "$dest/bin" "$dest/libexec/flux/cmd" "$dest/lib/flux/policies" "$DESTDIR$SYSCONFDIR/flux/system/conf.d"
 install -m 755 "$target"/release/flux "$dest/bin/flux"
-install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$dest/libexec/flux/"
+install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$target"/release/flux-hwloc-xml "$dest/libexec/flux/"
 install -m 644 "$target"/policies/* "$dest/lib/flux/policies/"
 step "installed to $dest"
