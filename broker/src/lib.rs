@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod modules;
 pub mod overlay;
+pub mod parent;
 pub mod router;
 pub mod service;
 pub mod start;

@@ -59,6 +59,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The remote shell of an `ssh://` URI did not lead to a broker.
+    #[error("{uri}: {text}")]
+    Tunnel {
+        /// The URI as given.
+        uri: String,
+        /// What the remote shell said.
+        text: String,
+    },
     /// A service answered with an error.
     #[error(transparent)]
     Rpc(#[from] RpcError),
@@ -105,6 +113,7 @@ impl Error {
             Error::Refused { errnum, .. } => *errnum,
             Error::Uri { .. } | Error::Encode(_) => errno::EINVAL,
             Error::Rpc(err) => err.errnum,
+            Error::Tunnel { .. } => errno::EHOSTUNREACH,
             Error::Closed | Error::Reconnected => errno::ECONNRESET,
             Error::Timeout => errno::ETIMEDOUT,
             Error::Connect { source, .. } | Error::Io(source) => source

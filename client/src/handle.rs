@@ -14,6 +14,8 @@ use serde::de::IgnoredAny;
 
 use crate::connector::connect;
 use crate::matchtag::MatchtagPool;
+use crate::ssh::{self, Tunnel};
+use crate::trace::Tracer;
 use crate::{ConnectOptions, Error, uri};
 
 /// Bytes read from the socket at once.
@@ -47,6 +49,11 @@ pub struct Handle {
     pub(crate) services: Vec<String>,
     timeout: Option<Duration>,
     closed: bool,
+    /// Keeps responses to requests of others, which this program forwards.
+    forwards: bool,
+    tracer: Option<Tracer>,
+    /// Remote shell of an `ssh://` connection; dropped after the stream.
+    tunnel: Option<Tunnel>,
 }
 
 /// A message for the program, by kind.
@@ -91,8 +98,10 @@ impl Handle {
             Some(uri) => uri.to_owned(),
             None => uri::default_uri(),
         };
-        let stream = connect(&uri::local_path(&uri)?, options)?;
-        Ok(Handle::from_stream(stream, uri, options.clone()))
+        let (stream, tunnel) = open_stream(&uri, options)?;
+        let mut handle = Handle::from_stream(stream, uri, options.clone());
+        handle.tunnel = tunnel;
+        Ok(handle)
     }
 
     /// Makes a handle of a connected socket on which the handshake byte has been read.
@@ -112,7 +121,16 @@ impl Handle {
             services: Vec::new(),
             timeout: None,
             closed: false,
+            forwards: false,
+            tracer: Tracer::from_env(),
+            tunnel: None,
         }
+    }
+
+    /// Also hands out responses whose route stack is not empty: those to requests that this program forwarded for
+    /// others, with a route of its own on top.
+    pub fn forward(&mut self) {
+        self.forwards = true;
     }
 
     /// Returns the URI that the handle is connected to.
@@ -134,6 +152,9 @@ impl Handle {
     /// # Errors
     /// Those of the connection, when the queue had grown so large that it was written.
     pub fn send(&mut self, msg: &Message) -> Result<(), Error> {
+        if let Some(tracer) = &self.tracer {
+            tracer.show(msg);
+        }
         if self.options.userid.is_none() && self.options.rolemask.is_none() {
             frame_into(msg, &mut self.out);
         } else {
@@ -236,7 +257,9 @@ impl Handle {
     /// As [`Handle::open`], and those of registering again; after an error the handle stays closed.
     pub fn reconnect(&mut self) -> Result<(), Error> {
         self.closed = true;
-        self.stream = connect(&uri::local_path(&self.uri)?, &self.options)?;
+        let (stream, tunnel) = open_stream(&self.uri, &self.options)?;
+        self.stream = stream;
+        self.tunnel = tunnel;
         self.closed = false;
         self.decoder = FrameDecoder::new(FRAME_SIZE_MAX);
         self.out.clear();
@@ -327,7 +350,7 @@ impl Handle {
         } else {
             self.inbox.remove(at)?
         };
-        if msg.kind == Kind::Response && is_last(&msg) {
+        if msg.kind == Kind::Response && msg.routes.is_empty() && is_last(&msg) {
             self.tags.free(msg.matchtag());
         }
         Some(msg)
@@ -383,9 +406,13 @@ impl Handle {
 
     /// Queues a message, unless it is a response that nobody waits for.
     fn accept(&mut self, msg: Message) {
-        if msg.kind == Kind::Response && msg.matchtag() != 0 {
+        if let Some(tracer) = &self.tracer {
+            tracer.show(&msg);
+        }
+        let forwarded = !msg.routes.is_empty();
+        if msg.kind == Kind::Response && (msg.matchtag() != 0 || forwarded) && !(forwarded && self.forwards) {
             let tag = msg.matchtag();
-            if !msg.routes.is_empty() || !self.tags.is_used(tag) {
+            if forwarded || !self.tags.is_used(tag) {
                 return;
             }
             if !self.abandoned.is_empty() && self.abandoned.contains(&tag) {
@@ -406,6 +433,18 @@ impl AsFd for Handle {
     }
 }
 
+/// Connects to a broker on this host or another.
+fn open_stream(uri: &str, options: &ConnectOptions) -> Result<(UnixStream, Option<Tunnel>), Error> {
+    if uri.starts_with("ssh://") {
+        if let Some(path) = ssh::local_socket(uri) {
+            return Ok((connect(&path, options)?, None));
+        }
+        let (stream, tunnel) = ssh::connect(uri)?;
+        return Ok((stream, Some(tunnel)));
+    }
+    Ok((connect(&uri::local_path(uri)?, options)?, None))
+}
+
 impl Drop for Handle {
     /// Writes what is queued (cancels, log messages), waiting at most [`DROP_WAIT`] for a slow broker.
     fn drop(&mut self) {
@@ -414,6 +453,10 @@ impl Drop for Handle {
             if self.wait_ready(Some(deadline)).is_err() {
                 break;
             }
+        }
+        if self.tunnel.is_some() {
+            // the end of its input tells the remote shell to go
+            drop(self.stream.shutdown(std::net::Shutdown::Both));
         }
     }
 }

@@ -26,8 +26,10 @@ pub mod kvs;
 pub mod log;
 mod matchtag;
 mod rpc;
+mod ssh;
 #[cfg(test)]
 mod tests;
+mod trace;
 pub mod uri;
 
 pub use connector::ConnectOptions;

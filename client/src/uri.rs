@@ -37,8 +37,8 @@ pub fn local_path(uri: &str) -> Result<PathBuf, Error> {
                 Ok(Path::new(path).to_owned())
             }
         }
-        "ssh" => Err(bad("the ssh connector is not available yet")),
-        _ => Err(bad("only local:// is supported")),
+        "ssh" => Err(bad("it names a broker on another host")),
+        _ => Err(bad("only local:// and ssh:// are supported")),
     }
 }
 
@@ -80,8 +80,17 @@ pub fn resolve_ancestor(path: &str, options: &ConnectOptions) -> Result<String, 
         if level.trim() == "0" {
             return Ok(uri);
         }
-        uri = attr::get(&mut handle, "parent-uri")?;
+        uri = seen_from_here(attr::get(&mut handle, "parent-uri")?);
         up = up.saturating_sub(1);
+    }
+}
+
+/// Returns a local URI of the host that a proxy leads to as one that leads there from here.
+fn seen_from_here(uri: String) -> String {
+    let authority = std::env::var("FLUX_PROXY_REMOTE").unwrap_or_default();
+    match uri.strip_prefix("local://") {
+        Some(path) if !authority.is_empty() => format!("ssh://{authority}{path}"),
+        _ => uri,
     }
 }
 

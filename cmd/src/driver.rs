@@ -141,6 +141,15 @@ fn run_entry(ctx: &mut Ctx, entry: &Entry, path: &str, args: &[OsString]) -> Cmd
                 }),
             }
         }
+        Kind::Program { name, variable } => {
+            let program = paths::find_program(name, variable);
+            let err = Process::new(&program)
+                .args(args)
+                .env_clear()
+                .envs(ctx.env.iter().map(|(key, value)| (key, value)))
+                .exec();
+            Err(CmdError::file(program.display().to_string())(err))
+        }
         Kind::Missing => {
             ctx.style = Style::Tagged;
             Err(CmdError::Text(format!(
@@ -166,6 +175,7 @@ fn leaf(entry: &Entry, path: &str, options: fn(Command) -> Command) -> Command {
         .bin_name(path.to_owned())
         .about(entry.about)
         .infer_long_args(true)
+        .args_override_self(true)
         .disable_help_subcommand(true)
         .disable_help_flag(true)
         .arg(
@@ -395,7 +405,7 @@ mod tests {
                 match &entry.kind {
                     Kind::Leaf { args, .. } => leaf(entry, &path, *args).debug_assert(),
                     Kind::Group(inner) => check(inner, &path),
-                    Kind::Missing => {}
+                    Kind::Program { .. } | Kind::Missing => {}
                 }
                 assert!(!entry.about.is_empty() && !entry.about.ends_with('.'), "{path}");
             }

@@ -74,3 +74,16 @@ fn set_is_guarded() {
     assert_eq!(flux.run(&["getattr", "log-stderr-level"]).line(), "5");
     flux.stop();
 }
+
+#[test]
+fn messages_of_a_connection_can_be_traced() {
+    let flux = Instance::boot(1);
+    let output = flux.sh("FLUX_HANDLE_TRACE=1 flux getattr size");
+    assert_eq!(output.ok().line(), "1");
+    output
+        .complains("> attr.get")
+        .complains("{\"name\":\"size\"}")
+        .complains("< attr.get")
+        .complains("errnum=0 matchtag=");
+    flux.stop();
+}

@@ -38,17 +38,13 @@ fn commands_that_are_not_there_yet_say_so() {
     let sandbox = Sandbox::new();
     let absent = [
         "admin",
-        "alloc",
         "archive",
-        "batch",
-        "broker",
         "cron",
         "dump",
         "housekeeping",
         "jobtap",
         "pgrep",
         "pkill",
-        "proxy",
         "pstree",
         "python",
         "restore",
@@ -56,7 +52,6 @@ fn commands_that_are_not_there_yet_say_so() {
         "terminus",
         "top",
         "update",
-        "uri",
         "watch",
     ];
     for command in absent {

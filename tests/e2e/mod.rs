@@ -1,6 +1,8 @@
 //! What a user sees, through the real programs. One file per word.
 
+mod alloc;
 mod attr;
+mod batch;
 mod boot;
 mod config;
 mod dmesg;
@@ -9,6 +11,7 @@ mod exec;
 mod guest;
 mod help;
 mod job;
+mod jobs;
 mod kvs;
 mod launch;
 mod loss;
@@ -16,6 +19,7 @@ mod module;
 mod mpi;
 mod overlay;
 mod ping;
+mod proxy;
 mod queue;
 mod refuse;
 mod resource;

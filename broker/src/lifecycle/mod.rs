@@ -1,6 +1,7 @@
 //! What does the broker do in each state of its life? Drives [`crate::state_machine`]; services `state-machine`,
 //! `runat` and `shutdown`.
 
+mod announce;
 mod cleanup;
 mod modules;
 mod program;

@@ -106,6 +106,7 @@ impl Lifecycle {
             State::Join => self.join(cx),
             State::ConfigSync => self.config_sync(cx),
             State::Init => {
+                self.announce(cx);
                 crate::overlay::accept(cx);
                 self.load_modules(cx);
             }

@@ -1,6 +1,8 @@
 //! The table of sub-commands: one name, one line of help, one function each.
 
+mod alloc;
 mod attr;
+mod batch;
 mod bulksubmit;
 mod cancel;
 mod config;
@@ -19,7 +21,9 @@ mod module;
 mod overlay;
 mod ping;
 mod pmi;
+mod proxy;
 mod queue;
+mod relay;
 mod resource;
 mod resource_set;
 mod run;
@@ -28,6 +32,7 @@ mod start;
 mod startlog;
 mod submit;
 mod uptime;
+mod uri;
 mod version;
 
 use clap::{ArgMatches, Command};
@@ -62,6 +67,13 @@ pub(crate) enum Kind {
     },
     /// A list of further sub-commands.
     Group(&'static [Entry]),
+    /// Another program of this project, which gets all words.
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// Environment variable that names another one.
+        variable: &'static str,
+    },
     /// A command of the original that this version does not have yet.
     Missing,
 }
@@ -111,6 +123,24 @@ pub(crate) const fn group(
         style,
         hidden: false,
         kind: Kind::Group(table),
+    }
+}
+
+const fn program(
+    name: &'static str,
+    about: &'static str,
+    program: &'static str,
+    variable: &'static str,
+) -> Entry {
+    Entry {
+        name,
+        about,
+        style: Style::Plain,
+        hidden: false,
+        kind: Kind::Program {
+            name: program,
+            variable,
+        },
     }
 }
 
@@ -197,6 +227,33 @@ pub(crate) static COMMANDS: &[Entry] = &[
         bulksubmit::args,
         bulksubmit::run,
     ),
+    tagged("batch", "Submit a batch script to Flux", batch::args, batch::run),
+    tagged(
+        "alloc",
+        "Allocate a new Flux instance for interactive use",
+        alloc::args,
+        alloc::run,
+    ),
+    program(
+        "broker",
+        "Start a broker of a Flux instance",
+        "flux-broker",
+        "FLUX_BROKER_PATH",
+    ),
+    program("shell", "Start the job shell", "flux-shell", "FLUX_SHELL_PATH"),
+    plain(
+        "proxy",
+        "Create a proxy environment for a Flux instance",
+        proxy::args,
+        proxy::run,
+    ),
+    plain(
+        "relay",
+        "Relay messages between stdio and a broker's socket",
+        relay::args,
+        relay::run,
+    ),
+    tagged("uri", "Resolve a Flux URI", uri::args, uri::run),
     tagged("run", "Run a Flux job interactively", run::args, run::run),
     tagged(
         "submit",
@@ -279,10 +336,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
         version::run,
     ),
     missing("admin", "Administer the instance"),
-    missing("alloc", "Allocate a new Flux instance for interactive use"),
     missing("archive", "Archive files in the KVS"),
-    missing("batch", "Submit a batch script to Flux"),
-    missing("broker", "Start a broker"),
     missing("cgroup", "Show the control group of a process"),
     missing("content", "Access instance content storage"),
     missing("cron", "Schedule tasks on timers and events"),
@@ -302,17 +356,13 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("pgrep", "Search for jobs by name"),
     missing("pkill", "Cancel jobs by name"),
     missing("post-job-event", "Post an event to a job's eventlog"),
-    missing("proxy", "Create a proxy environment for a Flux instance"),
     missing("pstree", "Show a tree of jobs"),
     missing("python", "Run python with Flux's modules"),
-    missing("relay", "Relay messages of a remote connection"),
     missing("restore", "Read KVS snapshot from portable archive"),
-    missing("shell", "Start the job shell"),
     missing("slurm-expiration-sync", "Follow the time limit of a Slurm job"),
     missing("sproc", "List and control subprocesses of brokers"),
     missing("terminus", "Manage terminal sessions"),
     missing("top", "Display running Flux jobs"),
     missing("update", "Update active jobs"),
-    missing("uri", "Resolve a Flux URI"),
     missing("watch", "Monitor one or more Flux jobs"),
 ];

@@ -13,7 +13,8 @@ use crate::common::json::python;
 use crate::submission::{self, Job, Process};
 
 pub(super) fn args(command: Command) -> Command {
-    let command = submission::add_shape(submission::add_dry_run(submission::add_common(command)));
+    let command = submission::add_stdio(submission::add_common(command));
+    let command = submission::add_shape(submission::add_dry_run(command));
     command
         .arg(value(
             "wait-event",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::common::args::{flag, operand_optional, text, value, verbose, verbosity};
 use crate::common::ctx::{Ctx, eprint};
 use crate::common::error::{CmdError, CmdResult, fail, usage};
+use crate::common::uri;
 
 /// Log level shown without `-v`: errors.
 const LEVEL_DEFAULT: u32 = 3;
@@ -41,7 +42,7 @@ pub(super) fn args(command: Command) -> Command {
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     let mut handle = match text(matches, "target") {
-        Some(uri) => Handle::open(Some(uri)).map_err(CmdError::Open)?,
+        Some(target) => uri::open(ctx, target)?,
         None => ctx.open()?,
     };
     prepare_dump(&mut handle, matches)?;

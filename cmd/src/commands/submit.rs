@@ -19,7 +19,8 @@ pub(super) fn args(command: Command) -> Command {
 
 /// Adds everything but the command; for `bulksubmit` too.
 pub(super) fn with_copies(command: Command) -> Command {
-    let command = submission::add_shape(submission::add_dry_run(submission::add_common(command)));
+    let command = submission::add_stdio(submission::add_common(command));
+    let command = submission::add_shape(submission::add_dry_run(command));
     command
         .arg(value(
             "cc",

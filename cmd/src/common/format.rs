@@ -520,48 +520,6 @@ fn clock(secs: f64) -> String {
     )
 }
 
-/// Returns the format that a name stands for, from `NAME_FORMAT_DEFAULT`-like variables and built-in formats.
-///
-/// # Errors
-/// A usage error with the known names.
-pub(crate) fn choose<'a>(
-    given: Option<&'a str>,
-    variable: &str,
-    known: &'a [(&str, &str, &str)],
-) -> Result<String, CmdError> {
-    let from_env = std::env::var(variable).ok();
-    let name = given.or(from_env.as_deref()).unwrap_or("default");
-    if name.contains('{') {
-        return Ok(name.to_owned());
-    }
-    match known.iter().find(|(known, _, _)| *known == name) {
-        Some((_, _, format)) => Ok((*format).to_owned()),
-        None => {
-            let names: Vec<&str> = known.iter().map(|(name, _, _)| *name).collect();
-            usage(format!(
-                "--format: unknown format name '{name}' (use {} or a format string)",
-                names.join(", ")
-            ))
-        }
-    }
-}
-
-/// Prints the names of formats for `--format=help`.
-///
-/// # Errors
-/// Those of writing.
-pub(crate) fn print_names(
-    program: &str,
-    known: &[(&str, &str, &str)],
-    out: &mut impl Write,
-) -> Result<(), CmdError> {
-    writeln!(out, "\nConfigured {program} output formats:\n")?;
-    for (name, about, _) in known {
-        writeln!(out, "  {name:<12} {about}")?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! What several commands share: errors, output, opening the handle, times, tables.
 
 pub(crate) mod args;
+pub(crate) mod catalogue;
 pub(crate) mod color;
 pub(crate) mod ctx;
 pub(crate) mod error;
@@ -14,4 +15,6 @@ pub(crate) mod resources;
 pub(crate) mod stamp;
 pub(crate) mod time;
 pub(crate) mod trace;
+pub(crate) mod uri;
 pub(crate) mod user;
+pub(crate) mod userconf;

@@ -67,10 +67,29 @@ pub(crate) fn build(matches: &ArgMatches, command: &[&str], process: &Process) -
     if command.is_empty() {
         return usage("job command and arguments are missing");
     }
-    let jobspec = shape(matches, command)?;
-    let mut spec = Spec {
-        json: jobspec.into_value(),
+    let start = Start {
+        jobspec: shape(matches, command)?.into_value(),
+        ..Start::default()
     };
+    finish(matches, start, process)
+}
+
+/// A jobspec to which the options common to all commands are still to be added.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    /// Resources, tasks, and attributes that options may override.
+    pub(super) jobspec: Value,
+    /// Files of the job by name (RFC 37).
+    pub(super) files: Map<String, Value>,
+    /// File for standard output when `--output` names none.
+    pub(super) output: Option<&'static str>,
+    /// Name when `--job-name` gives none.
+    pub(super) name: Option<String>,
+}
+
+/// Adds what the options say.
+pub(super) fn finish(matches: &ArgMatches, start: Start, process: &Process) -> Result<Request, CmdError> {
+    let mut spec = Spec { json: start.jobspec };
     if let Some(limit) = text(matches, "time-limit") {
         spec.system("duration", json!(time_limit(limit)?));
     }
@@ -82,13 +101,13 @@ pub(crate) fn build(matches: &ArgMatches, command: &[&str], process: &Process) -
     }
     spec.system("environment", json!(applied.environment));
     spec.system("cwd", json!(text(matches, "cwd").unwrap_or(&process.cwd)));
-    if let Some(name) = text(matches, "job-name") {
+    if let Some(name) = text(matches, "job-name").or(start.name.as_deref()) {
         spec.system("job.name", json!(name));
     }
     if !applied.expand.is_empty() {
         spec.shell("env-expand", json!(applied.expand));
     }
-    let stdin_ranks = stdio(matches, &mut spec);
+    let stdin_ranks = stdio(matches, &mut spec, start.output);
     let limits = rlimit::apply(&list(matches, "rlimit"), process.rlimits.clone())?;
     if !limits.is_empty() {
         spec.shell("rlimit", Value::Object(limits));
@@ -117,7 +136,7 @@ pub(crate) fn build(matches: &ArgMatches, command: &[&str], process: &Process) -
         let (key, value) = key_value("--setattr", attribute)?;
         spec.attribute(&key, value);
     }
-    let mut file_map = Map::new();
+    let mut file_map = start.files;
     for file in list(matches, "add-file") {
         let (name, object) = files::add_file(file)?;
         file_map.insert(name, object);
@@ -230,21 +249,23 @@ fn env_rules(matches: &ArgMatches) -> Vec<String> {
 }
 
 /// Sets the options for input and output; returns the ranks of `--input=IDSET`.
-fn stdio(matches: &ArgMatches, spec: &mut Spec) -> Option<String> {
+fn stdio(matches: &ArgMatches, spec: &mut Spec, output: Option<&str>) -> Option<String> {
     let mut ranks = None;
-    if let Some(input) = text(matches, "input") {
+    if let Some(input) = text_if_defined(matches, "input") {
         if input == "all" || input.parse::<IdSet>().is_ok() {
             ranks = Some(input.to_owned());
         } else if !matches!(input, "none" | "kvs") {
             spec.shell("input.stdin", json!({"type": "file", "path": input}));
         }
     }
-    for (option, stream) in [("output", "stdout"), ("error", "stderr")] {
-        let Some(path) = text(matches, option).filter(|path| !matches!(*path, "none" | "kvs")) else {
+    let label = matches.try_get_one::<bool>("label-io").ok().flatten() == Some(&true);
+    for (option, stream, default) in [("output", "stdout", output), ("error", "stderr", None)] {
+        let path = text_if_defined(matches, option).or(default);
+        let Some(path) = path.filter(|path| !matches!(*path, "none" | "kvs")) else {
             continue;
         };
         spec.shell(&format!("output.{stream}"), json!({"type": "file", "path": path}));
-        if matches.get_flag("label-io") {
+        if label {
             spec.shell(&format!("output.{stream}.label"), json!(true));
         }
     }
@@ -354,18 +375,18 @@ fn submit_flags(matches: &ArgMatches) -> Result<u32, CmdError> {
 }
 
 /// A jobspec under construction.
-struct Spec {
-    json: Value,
+pub(super) struct Spec {
+    pub(super) json: Value,
 }
 
 impl Spec {
     /// Sets a dotted path below `attributes.system`.
-    fn system(&mut self, path: &str, value: Value) {
+    pub(super) fn system(&mut self, path: &str, value: Value) {
         self.set(&["attributes", "system"], path, value);
     }
 
     /// Sets a dotted path below the shell's options.
-    fn shell(&mut self, path: &str, value: Value) {
+    pub(super) fn shell(&mut self, path: &str, value: Value) {
         self.set(&["attributes", "system", "shell", "options"], path, value);
     }
 

@@ -1,14 +1,18 @@
-//! How does a command line become a jobspec? For `flux run`, `submit` and `bulksubmit` (and `batch`, `alloc` later).
+//! How does a command line become a jobspec? For `flux run`, `submit`, `bulksubmit`, `batch` and `alloc`.
 
 mod build;
+mod conf;
+mod directives;
 mod env;
 mod files;
 mod options;
 mod rlimit;
+mod slots;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use build::{Process, Request, build, parse_urgency};
-pub(crate) use options::{add_common, add_dry_run, add_shape};
+pub(crate) use options::{add_common, add_dry_run, add_shape, add_stdio};
+pub(crate) use slots::{Nested, add_slots, build_nested, with_directives};
 pub(crate) use submit::{After, Job, submit_all, submit_one};

@@ -22,17 +22,41 @@ pub(crate) fn add_common(command: Command) -> Command {
         .arg(values("env-remove", None, "PATTERN", "Remove environment variables matching PATTERN"))
         .arg(values("env-file", None, "FILE", "Read a set of environment rules from FILE"))
         .arg(values("rlimit", None, "RULE", "Control how resource limits are propagated"))
-        .arg(value("input", None, "FILENAME|RANKS", "Redirect job stdin from FILENAME, bypassing KVS"))
-        .arg(value("output", None, "FILENAME", "Redirect job stdout to FILENAME, bypassing KVS"))
-        .arg(value("error", None, "FILENAME", "Redirect job stderr to FILENAME, bypassing KVS"))
         .arg(flag("unbuffered", Some('u'), "Disable buffering of input and output"))
-        .arg(flag("label-io", Some('l'), "Add rank labels to stdout, stderr lines"))
         .arg(value("cwd", None, "DIRECTORY", "Set job working directory"))
         .arg(values("flags", None, "FLAGS", "Set comma separated list of job submission flags: debug, waitable, novalidate"))
         .arg(value("signal", None, "[SIG][@TIME]", "Schedule delivery of signal SIG at TIME before job ends (default SIGUSR1@60s)")
             .num_args(0..=1).require_equals(true).default_missing_value(""))
         .arg(flag("quiet", None, "Suppress print of jobid to stdout"))
         .arg(Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Increase verbosity on stderr (multiple use OK)"))
+}
+
+/// Adds the options for input and output, which every command but `alloc` has.
+pub(crate) fn add_stdio(command: Command) -> Command {
+    command
+        .arg(value(
+            "input",
+            None,
+            "FILENAME|RANKS",
+            "Redirect job stdin from FILENAME, bypassing KVS",
+        ))
+        .arg(value(
+            "output",
+            None,
+            "FILENAME",
+            "Redirect job stdout to FILENAME, bypassing KVS",
+        ))
+        .arg(value(
+            "error",
+            None,
+            "FILENAME",
+            "Redirect job stderr to FILENAME, bypassing KVS",
+        ))
+        .arg(flag(
+            "label-io",
+            Some('l'),
+            "Add rank labels to stdout, stderr lines",
+        ))
 }
 
 /// Adds `--dry-run`.

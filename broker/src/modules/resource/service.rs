@@ -128,11 +128,16 @@ impl Resource {
         self.journal.append(cx, "restart", &context, None);
         if let Some(r) = self.config.r.clone() {
             self.define(cx, r, "configuration");
-        } else {
-            kvs::lookup(cx, "primary", R_KEY, |me: &mut Resource, cx, result| {
-                me.on_old_r(cx, result)
-            });
+        } else if !self.ask_enclosing(cx) {
+            self.without_enclosing(cx);
         }
+    }
+
+    /// Looks for R where an instance that is no job, or whose job's R does not fit, finds it.
+    pub(super) fn without_enclosing(&mut self, cx: &mut Cx<'_>) {
+        kvs::lookup(cx, "primary", R_KEY, |me: &mut Resource, cx, result| {
+            me.on_old_r(cx, result)
+        });
     }
 
     fn on_old_r(&mut self, cx: &mut Cx<'_>, result: Result<bytes::Bytes, RpcError>) {
@@ -158,7 +163,7 @@ impl Resource {
     }
 
     /// Takes R, writes it to the KVS and tells everyone who waits.
-    fn define(&mut self, cx: &mut Cx<'_>, r: ResourceSet, method: &'static str) {
+    pub(super) fn define(&mut self, cx: &mut Cx<'_>, r: ResourceSet, method: &'static str) {
         let r = r.rerank(&self.state.hosts).unwrap_or(r);
         let value = r.to_value();
         let text = r.encode();
@@ -311,18 +316,23 @@ impl Resource {
 
     fn on_expiration(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let body: rpc::ExpirationUpdateRequest = req.payload_json()?;
-        if !(body.expiration >= 0.0 && body.expiration.is_finite()) {
+        self.set_expiration(cx, body.expiration)
+    }
+
+    /// Changes when the resources end.
+    pub(super) fn set_expiration(&mut self, cx: &mut Cx<'_>, expiration: f64) -> Result<(), RpcError> {
+        if !(expiration >= 0.0 && expiration.is_finite()) {
             return Err(RpcError::new(
                 errno::EINVAL,
-                format!("expiration {} is negative", body.expiration),
+                format!("expiration {expiration} is negative"),
             ));
         }
         let Some(r) = &mut self.state.r else {
             return Err(RpcError::bare(errno::EAGAIN));
         };
-        r.expiration = body.expiration;
+        r.expiration = expiration;
         let text = r.encode();
-        let context = json!({ "expiration": body.expiration });
+        let context = json!({ "expiration": expiration });
         let (_, line) = self.journal.append(cx, "resource-update", &context, None);
         let mut txn = Txn::new();
         txn.put(R_KEY, text.into_bytes())

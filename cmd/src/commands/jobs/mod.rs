@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 use self::fields::{JobFields, attrs};
 use self::record::Record;
 use crate::common::args::{flag, list, operands, parsed, text, value, values};
+use crate::common::catalogue::Catalogue;
 use crate::common::color;
 use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::{CmdError, CmdResult, fail, usage};
-use crate::common::format::{Format, choose, print_names};
+use crate::common::format::Format;
 use crate::common::jobid::parse;
 use crate::common::json::python;
 use crate::common::time::{now, parse_datetime};
@@ -30,37 +31,43 @@ const COUNT_DEFAULT: u64 = 1000;
 const RESULTS_ALL: u32 = 15;
 
 /// Built-in formats: name, description, format.
-const FORMATS: &[(&str, &str, &str)] = &[
-    (
-        "default",
-        "Default flux-jobs format string",
-        "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status_abbrev:>2.2} {ntasks:>6} {nnodes:>6h} \
+const FORMATS: Catalogue = Catalogue {
+    program: "flux-jobs",
+    file: "flux-jobs",
+    table: None,
+    variable: "FLUX_JOBS_FORMAT_DEFAULT",
+    builtin: &[
+        (
+            "default",
+            "Default flux-jobs format string",
+            "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status_abbrev:>2.2} {ntasks:>6} {nnodes:>6h} \
          {contextual_time!F:>8h} {contextual_info}",
-    ),
-    (
-        "cute",
-        "Cute flux-jobs format string (default with emojis)",
-        "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status_emoji:>5.5} {ntasks:>6} {nnodes:>6h} \
+        ),
+        (
+            "cute",
+            "Cute flux-jobs format string (default with emojis)",
+            "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status_emoji:>5.5} {ntasks:>6} {nnodes:>6h} \
          {contextual_time!F:>8h} {contextual_info}",
-    ),
-    (
-        "long",
-        "Extended flux-jobs format string",
-        "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status:>9.9} {ntasks:>6} {nnodes:>6h} \
+        ),
+        (
+            "long",
+            "Extended flux-jobs format string",
+            "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status:>9.9} {ntasks:>6} {nnodes:>6h} \
          {t_submit!d:%b%d %R::>12} {t_remaining!F:>12h} {contextual_time!F:>8h} {contextual_info}",
-    ),
-    (
-        "deps",
-        "Show job urgency, priority, and dependencies",
-        "{id.f58:>12} ?:{queue:<8.8} {name:<10.10+} {urgency:<3} {priority:<12} {state:<8.8} {dependencies}",
-    ),
-    (
-        "endreason",
-        "Show why each job ended",
-        "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status_abbrev:>2.2} \
+        ),
+        (
+            "deps",
+            "Show job urgency, priority, and dependencies",
+            "{id.f58:>12} ?:{queue:<8.8} {name:<10.10+} {urgency:<3} {priority:<12} {state:<8.8} {dependencies}",
+        ),
+        (
+            "endreason",
+            "Show why each job ended",
+            "{id.f58:>12} ?:{queue:<8.8} +:{username:<8} {name:<10.10+} {status_abbrev:>2.2} \
          {t_inactive!d:%b%d %R::>12h} {inactive_reason}",
-    ),
-];
+        ),
+    ],
+};
 
 pub(super) fn args(command: Command) -> Command {
     command
@@ -90,16 +97,11 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         return fail("--recursive is not available yet in this version");
     }
     let mut out = stdout();
-    if text(matches, "format") == Some("help") {
-        print_names("flux-jobs", FORMATS, &mut out)?;
-        out.flush()?;
-        return Ok(0);
-    }
     let fields = JobFields::new(now());
-    let mut format = Format::parse(
-        &choose(text(matches, "format"), "FLUX_JOBS_FORMAT_DEFAULT", FORMATS)?,
-        &fields,
-    )?;
+    let Some(format_text) = FORMATS.choose(text(matches, "format"), &mut out)? else {
+        return Ok(0);
+    };
+    let mut format = Format::parse(&format_text, &fields)?;
     if let Some(keys) = text(matches, "sort") {
         format.set_sort(keys, &fields)?;
     }
@@ -418,7 +420,10 @@ mod tests {
     fn table(format: &str, now: f64) -> String {
         let fields = JobFields::new(now);
         let format = Format::parse(
-            &choose(Some(format), "FLUX_TEST_NO_SUCH_VARIABLE", FORMATS).unwrap(),
+            &FORMATS
+                .choose(Some(format), &mut std::io::sink())
+                .unwrap()
+                .unwrap(),
             &fields,
         )
         .unwrap();

@@ -8,34 +8,41 @@ use serde_json::Value;
 
 use super::{Status, fetch_status, list_queues};
 use crate::common::args::{flag, text, value, values};
+use crate::common::catalogue::Catalogue;
 use crate::common::color::is_person;
 use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::{CmdResult, fail};
-use crate::common::format::{Cell, Fields, Format, choose, print_names};
+use crate::common::format::{Cell, Fields, Format};
 use crate::common::resources::{Queues, SchedStatus};
 use crate::common::time::parse_fsd;
 
-const FORMATS: &[(&str, &str, &str)] = &[
-    (
-        "default",
-        "Default flux-queue list format string",
-        "?:{queuem:<8.8} ?:{parent:<8.8} {color_enabled}{enabled:>2}{color_off} {color_started}{started:>2}{color_off} \
+const FORMATS: Catalogue = Catalogue {
+    program: "flux-queue list",
+    file: "flux-queue",
+    table: Some("list"),
+    variable: "FLUX_QUEUE_LIST_FORMAT_DEFAULT",
+    builtin: &[
+        (
+            "default",
+            "Default flux-queue list format string",
+            "?:{queuem:<8.8} ?:{parent:<8.8} {color_enabled}{enabled:>2}{color_off} {color_started}{started:>2}{color_off} \
          {defaults.timelimit!F:>8} {limits.timelimit!F:>8} {limits.range.effective.nnodes:>10} \
          {limits.range.effective.ncores:>10} {limits.range.effective.ngpus:>10}",
-    ),
-    (
-        "policy",
-        "Queue limits and defaults from policy",
-        "?:{queuem:<8.8} {defaults.timelimit!F:>11} {limits.timelimit!F:>10} {limits.range.nnodes:>10} \
+        ),
+        (
+            "policy",
+            "Queue limits and defaults from policy",
+            "?:{queuem:<8.8} {defaults.timelimit!F:>11} {limits.timelimit!F:>10} {limits.range.nnodes:>10} \
          {limits.range.ncores:>10} {limits.range.ngpus:>10}",
-    ),
-    (
-        "nodes",
-        "Nodes of each queue",
-        "?:{queuem:<8.8} {resources.all.nnodes:>6} {resources.up.nnodes:>6} {resources.allocated.nnodes:>6} \
+        ),
+        (
+            "nodes",
+            "Nodes of each queue",
+            "?:{queuem:<8.8} {resources.all.nnodes:>6} {resources.up.nnodes:>6} {resources.allocated.nnodes:>6} \
          {resources.free.nnodes:>6}",
-    ),
-];
+        ),
+    ],
+};
 
 pub(super) fn args(command: Command) -> Command {
     command
@@ -202,12 +209,9 @@ impl Row {
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     let mut out = stdout();
-    if text(matches, "format") == Some("help") {
-        print_names("flux-queue", FORMATS, &mut out)?;
-        out.flush()?;
+    let Some(mut format_text) = FORMATS.choose(text(matches, "format"), &mut out)? else {
         return Ok(0);
-    }
-    let mut format_text = choose(text(matches, "format"), "FLUX_QUEUE_LIST_FORMAT_DEFAULT", FORMATS)?;
+    };
     if !is_person() {
         // Without colours their columns would take the space between the others along.
         for name in ["color_enabled", "color_started", "color_off"] {
@@ -295,7 +299,10 @@ mod tests {
         };
         let show = |name: &str, format: &str, colored| {
             let format = Format::parse(
-                &choose(Some(format), "FLUX_TEST_NO_SUCH", FORMATS).unwrap(),
+                &FORMATS
+                    .choose(Some(format), &mut std::io::sink())
+                    .unwrap()
+                    .unwrap(),
                 &QueueFields,
             )
             .unwrap();

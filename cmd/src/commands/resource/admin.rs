@@ -13,25 +13,32 @@ use serde_json::{Map, json};
 
 use super::status::{StatusFields, View, limit};
 use crate::common::args::{flag, list, operand, operand_optional, required, text, trailing, value, values};
+use crate::common::catalogue::Catalogue;
 use crate::common::color;
 use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::{CmdError, CmdResult, fail, usage};
 use crate::common::eventlog::{Match, Printer, options, parse as parse_event};
-use crate::common::format::{Format, choose, print_names};
+use crate::common::format::Format;
 use crate::common::time::parse_fsd;
 
-const DRAIN_FORMATS: &[(&str, &str, &str)] = &[
-    (
-        "default",
-        "Default flux-resource drain format string",
-        "{timestamp!d:%b%d %R::<12} {state:<8.8} {reason:<30.30+} {nodelist}",
-    ),
-    (
-        "long",
-        "Extended flux-resource drain format string",
-        "{timestamp!d:%b%d %R::<12} {state:<8.8} {ranks:<8.8+} {reason:<30.30+} {nodelist}",
-    ),
-];
+const DRAIN_FORMATS: Catalogue = Catalogue {
+    program: "flux-resource drain",
+    file: "flux-resource",
+    table: Some("drain"),
+    variable: "FLUX_RESOURCE_DRAIN_FORMAT_DEFAULT",
+    builtin: &[
+        (
+            "default",
+            "Default flux-resource drain format string",
+            "{timestamp!d:%b%d %R::<12} {state:<8.8} {reason:<30.30+} {nodelist}",
+        ),
+        (
+            "long",
+            "Extended flux-resource drain format string",
+            "{timestamp!d:%b%d %R::<12} {state:<8.8} {ranks:<8.8+} {reason:<30.30+} {nodelist}",
+        ),
+    ],
+};
 
 pub(super) fn drain_args(command: Command) -> Command {
     command
@@ -99,17 +106,10 @@ pub(super) fn drain(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
 
 fn list_drained(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     let mut out = stdout();
-    if text(matches, "format") == Some("help") {
-        print_names("flux-resource drain", DRAIN_FORMATS, &mut out)?;
-        out.flush()?;
+    let Some(format_text) = DRAIN_FORMATS.choose(text(matches, "format"), &mut out)? else {
         return Ok(0);
-    }
-    let name = choose(
-        text(matches, "format"),
-        "FLUX_RESOURCE_DRAIN_FORMAT_DEFAULT",
-        DRAIN_FORMATS,
-    )?;
-    let format = Format::parse(&name, &StatusFields)?;
+    };
+    let format = Format::parse(&format_text, &StatusFields)?;
     let mut handle = ctx.open()?;
     let view = View::fetch(&mut handle)?;
     let limit = limit(&mut handle, matches, &view.all)?;

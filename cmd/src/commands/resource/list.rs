@@ -8,24 +8,31 @@ use flux_formats::idset::IdSet;
 use flux_formats::resource_set::{ResourceKind, ResourceSet};
 
 use crate::common::args::{flag, list, text, value, values};
+use crate::common::catalogue::Catalogue;
 use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::{CmdError, CmdResult, fail, usage};
-use crate::common::format::{Cell, Fields, Format, choose, print_names};
+use crate::common::format::{Cell, Fields, Format};
 use crate::common::json::python;
 use crate::common::resources::{Queues, SchedStatus, ranks_of};
 
-const FORMATS: &[(&str, &str, &str)] = &[
-    (
-        "default",
-        "Default flux-resource list format string",
-        "{state:>10} ?+:{queue:<5} ?:{propertiesx:<10.10+} {nnodes:>6} +:{ncores:>6} ?+:{ngpus:>5} {nodelist}",
-    ),
-    (
-        "rlist",
-        "Format including resource list details",
-        "{state:>10} ?+:{queue:<5} ?:{propertiesx:<10.10+} {nnodes:>6} +:{ncores:>6} +?:{ngpus:>5} {rlist}",
-    ),
-];
+const FORMATS: Catalogue = Catalogue {
+    program: "flux-resource list",
+    file: "flux-resource",
+    table: Some("list"),
+    variable: "FLUX_RESOURCE_LIST_FORMAT_DEFAULT",
+    builtin: &[
+        (
+            "default",
+            "Default flux-resource list format string",
+            "{state:>10} ?+:{queue:<5} ?:{propertiesx:<10.10+} {nnodes:>6} +:{ncores:>6} ?+:{ngpus:>5} {nodelist}",
+        ),
+        (
+            "rlist",
+            "Format including resource list details",
+            "{state:>10} ?+:{queue:<5} ?:{propertiesx:<10.10+} {nnodes:>6} +:{ncores:>6} +?:{ngpus:>5} {rlist}",
+        ),
+    ],
+};
 
 fn selection(command: Command, help: &'static str) -> Command {
     command
@@ -203,19 +210,10 @@ fn rows_of(state: &str, set: &ResourceSet, all: &ResourceSet, queues: &Queues) -
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     let mut out = stdout();
-    if text(matches, "format") == Some("help") {
-        print_names("flux-resource list", FORMATS, &mut out)?;
-        out.flush()?;
+    let Some(format_text) = FORMATS.choose(text(matches, "format"), &mut out)? else {
         return Ok(0);
-    }
-    let format = Format::parse(
-        &choose(
-            text(matches, "format"),
-            "FLUX_RESOURCE_LIST_FORMAT_DEFAULT",
-            FORMATS,
-        )?,
-        &ListFields,
-    )?;
+    };
+    let format = Format::parse(&format_text, &ListFields)?;
     let names = states(matches, "free,allocated,down")?;
     let (status, queues) = fetch(ctx, matches)?;
     let skip_empty = matches.get_flag("skip-empty") && !matches.get_flag("no-skip-empty");
@@ -279,7 +277,10 @@ mod tests {
 
     fn show(status: &SchedStatus, format: &str, queues: &Queues) -> String {
         let format = Format::parse(
-            &choose(Some(format), "FLUX_TEST_NO_SUCH", FORMATS).unwrap(),
+            &FORMATS
+                .choose(Some(format), &mut std::io::sink())
+                .unwrap()
+                .unwrap(),
             &ListFields,
         )
         .unwrap();

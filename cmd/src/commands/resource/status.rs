@@ -11,24 +11,31 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::common::args::{flag, text, value, values};
+use crate::common::catalogue::Catalogue;
 use crate::common::color;
 use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::{CmdError, CmdResult, fail, usage};
-use crate::common::format::{Cell, Fields, Format, choose, print_names};
+use crate::common::format::{Cell, Fields, Format};
 use crate::common::resources::{Queues, SchedStatus, ranks_of};
 
-const FORMATS: &[(&str, &str, &str)] = &[
-    (
-        "default",
-        "Default flux-resource status format string",
-        "{state:>12} {color_up}{up:>2}{color_off} {nnodes:>6} {nodelist}",
-    ),
-    (
-        "long",
-        "Extended flux-resource status format string",
-        "{state:>12} {color_up}{up:>2}{color_off} {nnodes:>6} +:{reason:<30.30} {nodelist}",
-    ),
-];
+const FORMATS: Catalogue = Catalogue {
+    program: "flux-resource status",
+    file: "flux-resource",
+    table: Some("status"),
+    variable: "FLUX_RESOURCE_STATUS_FORMAT_DEFAULT",
+    builtin: &[
+        (
+            "default",
+            "Default flux-resource status format string",
+            "{state:>12} {color_up}{up:>2}{color_off} {nnodes:>6} {nodelist}",
+        ),
+        (
+            "long",
+            "Extended flux-resource status format string",
+            "{state:>12} {color_up}{up:>2}{color_off} {nnodes:>6} +:{reason:<30.30} {nodelist}",
+        ),
+    ],
+};
 /// States of the listing, in order.
 const STATES: [&str; 11] = [
     "avail",
@@ -362,11 +369,6 @@ pub(super) fn limit(handle: &mut Handle, matches: &ArgMatches, all: &ResourceSet
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     let mut out = stdout();
-    if text(matches, "format") == Some("help") {
-        print_names("flux-resource status", FORMATS, &mut out)?;
-        out.flush()?;
-        return Ok(0);
-    }
     let given = text(matches, "states");
     if given == Some("help") {
         writeln!(out, "valid states: {}", STATES.join(","))?;
@@ -385,11 +387,9 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
             }
         }
     }
-    let format_text = choose(
-        text(matches, "format"),
-        "FLUX_RESOURCE_STATUS_FORMAT_DEFAULT",
-        FORMATS,
-    )?;
+    let Some(format_text) = FORMATS.choose(text(matches, "format"), &mut out)? else {
+        return Ok(0);
+    };
     let format = Format::parse(&format_text, &StatusFields)?;
     let detail = format
         .fields()
@@ -439,7 +439,10 @@ mod tests {
     fn show(format: &str, states: &[&'static str]) -> String {
         let view = view();
         let format = Format::parse(
-            &choose(Some(format), "FLUX_TEST_NO_SUCH", FORMATS).unwrap(),
+            &FORMATS
+                .choose(Some(format), &mut std::io::sink())
+                .unwrap()
+                .unwrap(),
             &StatusFields,
         )
         .unwrap();
