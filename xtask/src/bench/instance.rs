@@ -151,6 +151,19 @@ pub(super) fn rss_kilobytes(pid: &str) -> Result<f64> {
     Ok(line.split_whitespace().next().context("no VmRSS")?.parse()?)
 }
 
+/// Returns the CPU time of all threads of a process in milliseconds.
+pub(super) fn cpu_millis(pid: &str) -> Result<f64> {
+    // ticks of 10 ms on every Linux
+    const TICK_MILLIS: f64 = 10.0;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // the name, which may hold anything, ends with the last parenthesis
+    let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+    let (user, system) = ticks(11).zip(ticks(12)).context("no times in stat")?;
+    Ok((user + system) * TICK_MILLIS)
+}
+
 /// Returns the size of the files in a directory in kilobytes.
 pub(super) fn directory_kilobytes(dir: &Path) -> Result<f64> {
     let mut bytes = 0;

@@ -1,12 +1,12 @@
 //! How many jobs in a second? Real and mock execution, with and without a state directory, and with a long history.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::instance::{Instance, directory_kilobytes, output, rss_kilobytes, seconds};
+use super::instance::{Instance, cpu_millis, directory_kilobytes, output, rss_kilobytes, seconds};
 use super::{Bench, Figure, Unit, median, verify};
 
 /// The jobspec attribute of a mock job that takes a millisecond.
@@ -75,74 +75,119 @@ pub(super) fn mock(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// Hours that the ids of the endurance row spread over, however many jobs there are.
+const HISTORY_HOURS: u32 = 5;
+/// Seconds for a restart with all those jobs, until one of them is listed.
+const RESTART_GOAL: f64 = 5.0;
+/// Jobs whose speed is compared: the first ones and the last ones.
+const SAMPLE: u32 = 4000;
+
+/// What the broker had used up at some time.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    cpu_millis: f64,
+    rss: f64,
+    store: f64,
+}
+
+fn usage(pid: &str, dir: &Path) -> Result<Usage> {
+    Ok(Usage {
+        cpu_millis: cpu_millis(pid)?,
+        rss: rss_kilobytes(pid)?,
+        store: directory_kilobytes(dir)?,
+    })
+}
+
 /// What is left of the first speed, and what does a finished job cost, after many jobs? And how long is the list?
+///
+/// Job ids advance by a fixed time with each job (attribute `test.jobid-step`), so that the directories of the KVS
+/// are as large as after five hours, whatever the number of jobs and the speed of the machine.
 pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     let dir = state_directory(bench, "state-mock")?;
     let mut options = with_cores(bench, "history", 256)?;
     options.push(format!("-Sstatedir={}", dir.display()));
+    let total = bench.history.max(2 * SAMPLE);
+    let step = f64::from(HISTORY_HOURS * 3600) / f64::from(total);
+    options.push(format!("-Stest.jobid-step={step:.6}s"));
     let instance = bench.instance(&options)?;
     let pid = output(&mut instance.flux(&["getattr", "broker.pid"]))?
         .trim()
         .to_owned();
-    let first = throughput(&instance, 4000, true)?;
-    let (rss_before, store_before) = (rss_kilobytes(&pid)?, directory_kilobytes(&dir)?);
-    let mut done = 4000;
+    let booted = usage(&pid, &dir)?;
+    let first = throughput(&instance, SAMPLE, true)?;
+    let before = usage(&pid, &dir)?;
+    let mut done = SAMPLE;
     let mut listing = None;
-    while done < bench.history {
-        let batch = 4000.min(bench.history - done);
-        throughput(&instance, batch, true)?;
+    while done < total {
+        let batch = SAMPLE.min(total - done);
+        let rate = throughput(&instance, batch, true)?;
         done += batch;
         if done >= 10_000 && listing.is_none() {
             listing = Some(list_jobs(&instance)?);
         }
+        if done % 100_000 < batch {
+            crate::report(&format!(
+                "  {done} jobs, {rate:.0}/s, {:.0} MB",
+                rss_kilobytes(&pid)? / 1024.0
+            ));
+        }
     }
-    let (rss_after, store_after) = (rss_kilobytes(&pid)?, directory_kilobytes(&dir)?);
-    let last = throughput(&instance, 4000, true)?;
-    done += 4000;
-    let list_jobs = match listing {
+    let after = usage(&pid, &dir)?;
+    let last = median(3, || throughput(&instance, SAMPLE, true))?;
+    let end = usage(&pid, &dir)?;
+    done += 3 * SAMPLE;
+    let listing = match listing {
         Some(times) => times,
         None => list_jobs(&instance)?,
     };
     verify::jobs(&instance, done)?;
     instance.stop()?;
+    let statedir = format!("-Sstatedir={}", dir.display());
+    let restart = seconds(&mut bench.flux(&["start", "-s", "1", &statedir, "flux", "jobs", "-a", "-c1"]))?;
     verify::store(bench, &dir)?;
-    let finished = f64::from(bench.history.max(8000) - 4000);
-    let after = format!("after {} mock jobs", bench.history);
+    let finished = f64::from(total - SAMPLE);
+    let cpu_first = (before.cpu_millis - booted.cpu_millis) / f64::from(SAMPLE);
+    let cpu_last = (end.cpu_millis - after.cpu_millis) / f64::from(3 * SAMPLE);
+    let when = format!("after {total} mock jobs in {HISTORY_HOURS} h of ids");
+    let kilobytes = |work: &str, theirs, goal, ours| {
+        Figure::new(format!("{work}, {when}"), Unit::Kilobytes, theirs, goal, ours)
+    };
+    let listed = |work: &str, goal, ours| Figure::new(work, Unit::Seconds, 2.24, goal, ours);
     Ok(vec![
         Figure::new(
-            format!("4000 mock jobs with statedir, {after}"),
+            format!("{SAMPLE} mock jobs with statedir, {when}"),
             Unit::Fraction,
             None,
             0.9,
             last / first,
         ),
         Figure::new(
-            format!("rank 0 memory per finished job, {after}"),
-            Unit::Kilobytes,
+            format!("broker CPU per mock job, {when}, first {cpu_first:.3} ms"),
+            Unit::Millis,
+            None,
+            cpu_first / 0.9,
+            cpu_last,
+        ),
+        kilobytes(
+            "rank 0 memory per finished job",
             139.0,
             1.0,
-            (rss_after - rss_before) / finished,
+            (after.rss - before.rss) / finished,
         ),
-        Figure::new(
-            format!("store per finished job, {after}"),
-            Unit::Kilobytes,
+        kilobytes(
+            "store per finished job",
             31.0,
             6.0,
-            (store_after - store_before) / finished,
+            (after.store - before.store) / finished,
         ),
+        listed("flux jobs -a -c 0, 10,000 jobs or more: all", 0.1, listing.1),
+        listed("flux jobs -a -c 0: first line", 0.02, listing.0),
         Figure::new(
-            "flux jobs -a -c 0, 10,000 jobs or more: all",
+            format!("restart, {when}"),
             Unit::Seconds,
-            2.24,
-            0.1,
-            list_jobs.1,
-        ),
-        Figure::new(
-            "flux jobs -a -c 0: first line",
-            Unit::Seconds,
-            2.24,
-            0.02,
-            list_jobs.0,
+            None,
+            RESTART_GOAL,
+            restart,
         ),
     ])
 }

@@ -7,6 +7,7 @@ use crate::modules::policy_link::{self, PolicyLink};
 use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::eventlog;
+use flux_formats::fsd::Fsd;
 use flux_formats::jobid::{FluidGenerator, JobId};
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::{GetinfoResponse, SubmitResponse, flags};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The ingest module (`job-ingest`).
 #[derive(Debug)]
@@ -32,8 +33,36 @@ pub struct JobIngest {
     ready: Vec<(Message, Checked)>,
     armed: bool,
     ids: Option<FluidGenerator>,
+    stride: Option<Stride>,
     frobnicator: Counters,
     validator: Counters,
+}
+
+/// A clock for job ids that advances by a fixed time with each job: attribute `test.jobid-step`, a test aid that
+/// spreads a few jobs over as many KVS directories as hours of operation would fill.
+#[derive(Debug)]
+struct Stride {
+    step: Duration,
+    now: Duration,
+}
+
+impl Stride {
+    fn of(text: &str) -> Result<Self, RpcError> {
+        let step = text.parse::<Fsd>().ok().and_then(Fsd::to_duration);
+        let step = step.ok_or_else(|| {
+            RpcError::new(
+                errno::EINVAL,
+                format!("attribute test.jobid-step: \"{text}\" is not a duration such as 18ms"),
+            )
+        })?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Stride { step, now })
+    }
+
+    fn next_ms(&mut self) -> u64 {
+        self.now = self.now.saturating_add(self.step);
+        u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// What is known of the plugins.
@@ -71,6 +100,7 @@ impl JobIngest {
             ready: Vec::new(),
             armed: false,
             ids: None,
+            stride: None,
             frobnicator: Counters::default(),
             validator: Counters::default(),
         }
@@ -235,6 +265,7 @@ impl JobIngest {
         let mut requests = Vec::with_capacity(self.ready.len());
         let mut jobs = Vec::with_capacity(self.ready.len());
         for (req, checked) in self.ready.drain(..) {
+            let now_ms = self.stride.as_mut().map_or(now_ms, Stride::next_ms);
             match ids.generate(now_ms) {
                 Ok(id) => {
                     jobs.push(submission(id, t_submit, checked));
@@ -324,6 +355,9 @@ impl Service for JobIngest {
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         let config = cx.config.clone();
         self.config = Config::read(&config, &self.args)?;
+        if let Some(step) = cx.attrs.get("test.jobid-step") {
+            self.stride = Some(Stride::of(step)?);
+        }
         let asked = job_manager::max_jobid(cx, |me: &mut JobIngest, cx, max| me.start_ids(cx, max));
         if !asked {
             return Err(RpcError::new(errno::ENOSYS, "job-manager must be loaded first"));

@@ -165,3 +165,25 @@ fn the_jobspec_validator() {
         (&json!(1), &json!(2), &json!(1))
     );
 }
+
+#[test]
+fn ids_can_be_spread_over_time_for_tests() {
+    let mut bench = Bench::with_local_scheduler(false, json!({"policies": {"directory": "/nonexistent"}}));
+    bench.hub.hub.core().attrs.set_internal("test.jobid-step", "1.5s");
+    let args = ["disable-validator".to_owned()];
+    bench
+        .hub
+        .load("job-ingest", Box::new(JobIngest::new(&args)))
+        .unwrap();
+    let ids: Vec<u64> = (0..5).map(|_| submit(&mut bench, 0).unwrap().0 >> 24).collect();
+    let steps: Vec<u64> = ids.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(steps, [1500; 4]);
+    let mut bench = Bench::with_local_scheduler(false, json!({}));
+    bench.hub.hub.core().attrs.set_internal("test.jobid-step", "soon");
+    let err = bench
+        .hub
+        .load("job-ingest", Box::new(JobIngest::new(&args)))
+        .unwrap_err();
+    assert_eq!(err.errnum, errno::EINVAL);
+    assert!(err.text.contains("test.jobid-step"), "{err}");
+}
