@@ -40,6 +40,10 @@ impl Link for ChildLink {
             .send_on(lane(msg), self.peer, &[msg.encode()])
             .map_err(send_error)
     }
+
+    fn backlog(&self) -> usize {
+        self.server.queued_bytes(self.peer).unwrap_or(0)
+    }
 }
 
 impl Link for ParentLink {
@@ -47,5 +51,9 @@ impl Link for ParentLink {
         self.client
             .send_on(lane(msg), &[msg.encode()])
             .map_err(send_error)
+    }
+
+    fn backlog(&self) -> usize {
+        self.client.queued_bytes()
     }
 }

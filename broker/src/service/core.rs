@@ -41,6 +41,11 @@ pub trait Link {
     /// # Errors
     /// The peer's queue is full or the peer is gone; the message was not taken.
     fn send(&mut self, msg: &Message) -> Result<(), RpcError>;
+
+    /// Returns the bytes that wait for the peer.
+    fn backlog(&self) -> usize {
+        0
+    }
 }
 
 /// Where the owner of a route id is.
@@ -236,6 +241,15 @@ impl Core {
     pub(super) fn sign_response(&self, msg: &mut Message) {
         msg.userid = self.owner;
         msg.rolemask = role::OWNER;
+    }
+
+    /// Returns the bytes that wait on the way to whoever sent a request, as far as this broker knows.
+    pub fn backlog(&self, req: &Message) -> usize {
+        match req.routes.last().and_then(|top| self.routes.get(top)) {
+            Some(Hop::Client(id)) => self.clients.get(id).map_or(0, |client| client.output.len()),
+            Some(Hop::Peer(peer)) => self.links.get(peer).map_or(0, |link| link.backlog()),
+            Some(Hop::Slot(_)) | None => 0,
+        }
     }
 
     /// Queues bytes for a client and marks it for the flush at the end of the turn.

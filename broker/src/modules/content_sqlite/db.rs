@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub(crate) const LAYOUT_VERSION: u32 = 1;
 /// Blobs of at least this size in bytes are compressed.
 const COMPRESS_MIN: usize = 256;
+/// How an SQLite file begins.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Where the user version is in the header of an SQLite file.
 const VERSION_AT: usize = 60;
 
@@ -39,14 +41,14 @@ pub(crate) enum StoreError {
         source: Arc<rusqlite::Error>,
     },
     /// The file was written by a newer version.
-    #[error(
-        "{path}: layout version {found} is newer than {LAYOUT_VERSION}; it was not changed. Use a newer Flux"
-    )]
+    #[error("{path}: layout version {found} is newer than {known}; it was not changed. Use a newer Flux")]
     Newer {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: u32,
+        /// The newest version that this program knows.
+        known: u32,
     },
     /// The file could not be looked at.
     #[error("{path}: {source}")]
@@ -71,6 +73,25 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
+    /// Returns the error of a statement on the file at `path`.
+    pub(crate) fn sqlite(path: &Arc<Path>, source: rusqlite::Error) -> Self {
+        StoreError::Sqlite {
+            path: path.clone(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Returns true when the file is no database, a damaged one, or has values of other types than it should.
+    pub(crate) fn is_damage(&self) -> bool {
+        let StoreError::Sqlite { source, .. } = self else {
+            return false;
+        };
+        match source.sqlite_error_code() {
+            Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+            None => true,
+        }
+    }
+
     /// Returns the error number that clients get.
     pub(crate) fn errnum(&self) -> Errnum {
         match self {
@@ -135,7 +156,7 @@ impl Db {
     /// # Errors
     /// [`StoreError::Newer`] for a file of a later layout, which stays untouched; what SQLite says.
     pub(crate) fn open(path: &Path, durable: bool) -> Result<Self, StoreError> {
-        refuse_newer(path)?;
+        refuse_newer(path, LAYOUT_VERSION)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -148,6 +169,7 @@ impl Db {
             return Err(StoreError::Newer {
                 path: path.to_owned(),
                 found: version,
+                known: LAYOUT_VERSION,
             });
         }
         let synchronous = if durable { "NORMAL" } else { "OFF" };
@@ -504,8 +526,11 @@ pub(crate) struct Sweep {
     pub(crate) window: i64,
 }
 
-/// Looks at the file's header without opening it as a database.
-fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+/// Refuses a file whose user version is above `known`: looks at its header without opening it as a database.
+///
+/// # Errors
+/// [`StoreError::Newer`]; [`StoreError::Io`] when the file cannot be read.
+pub(crate) fn refuse_newer(path: &Path, known: u32) -> Result<(), StoreError> {
     use std::io::Read;
     let io = |source| StoreError::Io {
         path: path.to_owned(),
@@ -518,13 +543,17 @@ fn refuse_newer(path: &Path) -> Result<(), StoreError> {
     };
     let mut header = Vec::new();
     file.by_ref().take(100).read_to_end(&mut header).map_err(io)?;
+    if !header.starts_with(MAGIC) {
+        return Ok(()); // no database; opening it says so
+    }
     let version = header
         .get(VERSION_AT..VERSION_AT + 4)
         .and_then(|bytes| bytes.try_into().ok());
     match version.map(u32::from_be_bytes) {
-        Some(found) if found > LAYOUT_VERSION => Err(StoreError::Newer {
+        Some(found) if found > known => Err(StoreError::Newer {
             path: path.to_owned(),
             found,
+            known,
         }),
         _ => Ok(()),
     }

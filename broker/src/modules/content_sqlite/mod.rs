@@ -10,5 +10,5 @@ mod lane;
 pub mod local;
 mod service;
 
-pub(crate) use db::{Blob, Db, SpaceRow, StoreError};
+pub(crate) use db::{Blob, Db, SpaceRow, StoreError, refuse_newer};
 pub use service::ContentSqlite;

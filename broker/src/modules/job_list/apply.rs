@@ -232,13 +232,6 @@ fn on_dependency_remove(job: &mut Job, event: &JobEvent) {
     }
 }
 
-/// Frees what an inactive job needs no more.
-pub(super) fn compact(job: &mut Job) {
-    if let Some(dependencies) = &mut job.dependencies {
-        dependencies.shrink_to_fit();
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

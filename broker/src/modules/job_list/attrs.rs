@@ -1,6 +1,6 @@
 //! How is a job written for a list? Only the attributes asked for, in the order of the original.
 
-use super::job::Job;
+use super::view::{Dependencies, View};
 use crate::service::RpcError;
 use flux_formats::errno;
 use flux_formats::jobstate::JobResult;
@@ -12,6 +12,9 @@ use std::io::Write;
 pub(super) struct Attrs(u32);
 
 impl Attrs {
+    /// No attribute but the id.
+    pub(super) const NONE: Attrs = Attrs(0);
+
     /// Reads a request's list.
     ///
     /// # Errors
@@ -115,10 +118,7 @@ fn time(value: f64) -> Option<f64> {
 }
 
 /// Appends the job as a JSON object.
-pub(super) fn encode(out: &mut Vec<u8>, job: &Job, attrs: Attrs) {
-    let spec = &*job.spec;
-    let alloc = job.alloc.as_deref();
-    let inactive = job.is_inactive();
+pub(super) fn encode(out: &mut Vec<u8>, job: &View<'_>, attrs: Attrs) {
     write(out, format_args!("{{\"id\":{}", job.id.0));
     let mut object = Object { out, attrs, at: 0 };
     object.integer(Some(i64::from(job.userid)));
@@ -136,46 +136,46 @@ pub(super) fn encode(out: &mut Vec<u8>, job: &Job, attrs: Attrs) {
         object.real(time(value));
     }
     object.integer(Some(i64::from(job.state.bit())));
-    object.text(Some(&spec.name));
-    object.text(spec.cwd.as_deref());
-    object.text(spec.queue.as_deref());
-    object.text(spec.project.as_deref());
-    object.text(spec.bank.as_deref());
-    object.integer(Some(i64::from(job.ntasks())));
-    object.integer(Some(i64::from(job.ncores())).filter(|n| *n > 0));
-    object.real(Some(spec.duration));
-    object.integer(Some(i64::from(job.nnodes())).filter(|n| *n > 0));
-    object.text(alloc.map(|alloc| &*alloc.ranks));
-    object.text(alloc.map(|alloc| &*alloc.nodelist));
-    let result = inactive.then(|| job.result());
-    object.truth(result.map(|result| result == JobResult::Completed));
-    let fault = job.fault.as_deref().filter(|_| inactive);
-    object.truth(inactive.then_some(fault.is_some()));
-    object.text(fault.map(|fault| &*fault.kind));
+    object.text(Some(job.name));
+    object.text(job.cwd);
+    object.text(job.queue);
+    object.text(job.project);
+    object.text(job.bank);
+    object.integer(Some(i64::from(job.ntasks)));
+    object.integer(Some(i64::from(job.ncores)).filter(|n| *n > 0));
+    object.real(Some(job.duration));
+    object.integer(Some(i64::from(job.nnodes)).filter(|n| *n > 0));
+    object.text(job.place.map(|place| place.ranks));
+    object.text(job.place.map(|place| place.nodelist));
+    object.truth(job.result.map(|result| result == JobResult::Completed));
+    let fault = job.fault.filter(|_| job.is_inactive());
+    object.truth(job.is_inactive().then_some(fault.is_some()));
+    object.text(fault.map(|fault| fault.kind));
     object.integer(fault.map(|fault| i64::from(fault.severity)));
-    object.text(fault.map(|fault| &*fault.note));
-    object.integer(result.map(|result| i64::from(result.bit())));
-    object.real(alloc.map(|_| job.expiration));
-    object.json(job.annotations.as_deref());
+    object.text(fault.map(|fault| fault.note));
+    object.integer(job.result.map(|result| i64::from(result.bit())));
+    object.real(job.place.map(|_| job.expiration));
+    object.json(job.annotations);
     object.integer(job.waitstatus.map(i64::from));
-    let dependencies = job
-        .dependencies
-        .as_ref()
-        .and_then(|list| serde_json::to_string(list).ok());
-    object.json(dependencies.as_deref());
+    match job.dependencies {
+        Dependencies::None => object.json(None),
+        Dependencies::List(list) => object.json(serde_json::to_string(list).ok().as_deref()),
+        Dependencies::Text(text) => object.json(Some(text)),
+    }
     out.push(b'}');
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::apply::tests::{job, life};
+    use super::super::job::Job;
     use super::*;
     use serde_json::Value;
 
     fn text(job: &Job, names: &[&str]) -> String {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut out = Vec::new();
-        encode(&mut out, job, Attrs::parse(&names).unwrap());
+        encode(&mut out, &job.view(), Attrs::parse(&names).unwrap());
         String::from_utf8(out).unwrap()
     }
 

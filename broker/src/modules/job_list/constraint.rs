@@ -1,6 +1,6 @@
 //! Which jobs does a constraint match? (RFC 31, with the operators of RFC 43.)
 
-use super::job::{Alloc, Job};
+use super::view::View;
 use crate::service::RpcError;
 use flux_formats::errno;
 use flux_formats::hostlist::Hostlist;
@@ -8,17 +8,20 @@ use flux_formats::idset::IdSet;
 use flux_formats::jobstate::{JobResult, JobState};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, HashSet};
 
 /// Deepest nesting accepted.
 const DEPTH_MAX: usize = 32;
 /// Most hosts or ranks in one operator.
 const MEMBERS_MAX: u64 = 1024;
+/// Most operators in a constraint: each of them may be asked for each job.
+const OPERATORS_MAX: usize = 4096;
+/// Answers kept per host or rank operator.
+const KNOWN_MAX: usize = 4096;
 
 /// A time of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Time {
+pub(super) enum Time {
     Submit,
     Depend,
     Run,
@@ -28,7 +31,7 @@ enum Time {
 
 /// How a time is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
+pub(super) enum Comparison {
     Less,
     LessEqual,
     Greater,
@@ -41,23 +44,22 @@ pub(super) enum Constraint {
     And(Vec<Constraint>),
     Or(Vec<Constraint>),
     Not(Vec<Constraint>),
-    Userid(Vec<u32>),
-    Name(Vec<String>),
-    Queue(Vec<String>),
+    Userid(HashSet<u32>),
+    Name(HashSet<String>),
+    Queue(HashSet<String>),
     States(u32),
     Results(u32),
     Hosts(Hosts),
     Ranks(Hosts),
-    #[expect(private_interfaces, reason = "built by the parser only")]
     Time(Time, Comparison, f64),
 }
 
-/// Nodes to look for in allocations; the answer is kept per allocation, which many jobs share.
-#[derive(Debug)]
+/// Nodes to look for in allocations; the answer is kept per allocation, of which many jobs have equal ones.
+#[derive(Debug, Default)]
 pub(super) struct Hosts {
-    hosts: Hostlist,
+    hosts: HashSet<String>,
     ranks: IdSet,
-    known: RefCell<HashMap<*const Alloc, bool>>,
+    known: RefCell<HashMap<Box<str>, bool>>,
 }
 
 fn invalid(text: impl Into<String>) -> RpcError {
@@ -70,19 +72,25 @@ impl Constraint {
     /// # Errors
     /// EINVAL with what is wrong.
     pub(super) fn parse(value: &Value) -> Result<Self, RpcError> {
-        Self::parse_at(value, 0)
+        Self::parse_at(value, 0, &mut 0)
     }
 
-    fn parse_at(value: &Value, depth: usize) -> Result<Self, RpcError> {
+    fn parse_at(value: &Value, depth: usize, count: &mut usize) -> Result<Self, RpcError> {
         let object = value
             .as_object()
             .ok_or_else(|| invalid("constraint must be JSON object"))?;
         if depth > DEPTH_MAX {
             return Err(invalid("constraint is nested too deeply"));
         }
+        *count += object.len().max(1);
+        if *count > OPERATORS_MAX {
+            return Err(invalid(format!(
+                "constraint has more than {OPERATORS_MAX} operators"
+            )));
+        }
         let mut all = object
             .iter()
-            .map(|(op, values)| Self::operator(op, values, depth))
+            .map(|(op, values)| Self::operator(op, values, depth, count))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(match (all.pop(), all.is_empty()) {
             (Some(only), true) => only,
@@ -93,19 +101,19 @@ impl Constraint {
         })
     }
 
-    fn operator(op: &str, values: &Value, depth: usize) -> Result<Self, RpcError> {
+    fn operator(op: &str, values: &Value, depth: usize, count: &mut usize) -> Result<Self, RpcError> {
         let values = values
             .as_array()
             .ok_or_else(|| invalid(format!("operator {op} values not an array")))?;
-        let nested = || {
+        let mut nested = || {
             values
                 .iter()
-                .map(|value| Self::parse_at(value, depth + 1))
+                .map(|value| Self::parse_at(value, depth + 1, count))
                 .collect::<Result<Vec<_>, _>>()
         };
         let texts = || {
             let text = |value: &Value| value.as_str().map(str::to_owned);
-            let list: Option<Vec<String>> = values.iter().map(text).collect();
+            let list: Option<HashSet<String>> = values.iter().map(text).collect();
             list.ok_or_else(|| invalid(format!("{op} value must be a string")))
         };
         Ok(match op {
@@ -114,7 +122,7 @@ impl Constraint {
             "not" => Constraint::Not(nested()?),
             "userid" => {
                 let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-                let ids: Option<Vec<u32>> = values.iter().map(id).collect();
+                let ids: Option<HashSet<u32>> = values.iter().map(id).collect();
                 Constraint::Userid(ids.ok_or_else(|| invalid("userid value must be an integer"))?)
             }
             "name" => Constraint::Name(texts()?),
@@ -133,9 +141,8 @@ impl Constraint {
                 }
                 check_size(hosts.count(), "hostlist")?;
                 Constraint::Hosts(Hosts {
-                    hosts,
-                    ranks: IdSet::default(),
-                    known: RefCell::default(),
+                    hosts: hosts.expand().unwrap_or_default().into_iter().collect(),
+                    ..Hosts::default()
                 })
             }
             "ranks" => {
@@ -147,9 +154,8 @@ impl Constraint {
                     ranks = ranks.union(&more);
                 }
                 Constraint::Ranks(Hosts {
-                    hosts: Hostlist::new(),
                     ranks,
-                    known: RefCell::default(),
+                    ..Hosts::default()
                 })
             }
             _ => return Self::time(op, values),
@@ -186,32 +192,24 @@ impl Constraint {
     }
 
     /// Returns true for a job that matches.
-    pub(super) fn matches(&self, job: &Job) -> bool {
+    pub(super) fn matches(&self, job: &View<'_>) -> bool {
         match self {
             Constraint::And(all) => all.iter().all(|one| one.matches(job)),
             Constraint::Or(any) => any.is_empty() || any.iter().any(|one| one.matches(job)),
             Constraint::Not(all) => !all.iter().all(|one| one.matches(job)),
             Constraint::Userid(ids) => ids.contains(&job.userid),
-            Constraint::Name(names) => names.iter().any(|name| **name == *job.spec.name),
-            Constraint::Queue(names) => job
-                .spec
-                .queue
-                .as_deref()
-                .is_some_and(|queue| names.iter().any(|name| name == queue)),
+            Constraint::Name(names) => names.contains(job.name),
+            Constraint::Queue(names) => job.queue.is_some_and(|queue| names.contains(queue)),
             Constraint::States(mask) => job.state.in_mask(*mask),
-            Constraint::Results(mask) => job.is_inactive() && job.result().bit() & mask != 0,
-            Constraint::Hosts(hosts) => hosts.on(job.alloc.as_ref(), |hosts, alloc| {
-                let list: Hostlist = alloc.nodelist.parse().unwrap_or_default();
-                list.expand()
-                    .unwrap_or_default()
-                    .iter()
-                    .any(|name| hosts.hosts.contains(name))
+            Constraint::Results(mask) => job.result.is_some_and(|result| result.bit() & mask != 0),
+            Constraint::Hosts(hosts) => hosts.known(job.place.map(|place| place.nodelist), |hosts, list| {
+                let list: Hostlist = list.parse().unwrap_or_default();
+                let names = list.expand().unwrap_or_default();
+                names.iter().any(|name| hosts.hosts.contains(name))
             }),
-            Constraint::Ranks(hosts) => hosts.on(job.alloc.as_ref(), |hosts, alloc| {
-                alloc
-                    .ranks
-                    .parse::<IdSet>()
-                    .is_ok_and(|ranks| ranks.intersects(&hosts.ranks))
+            Constraint::Ranks(hosts) => hosts.known(job.place.map(|place| place.ranks), |hosts, list| {
+                let ranks = list.parse::<IdSet>();
+                ranks.is_ok_and(|ranks| ranks.intersects(&hosts.ranks))
             }),
             Constraint::Time(which, comparison, wanted) => {
                 let time = match which {
@@ -250,13 +248,19 @@ impl Constraint {
 }
 
 impl Hosts {
-    fn on(&self, alloc: Option<&Rc<Alloc>>, look: impl Fn(&Hosts, &Alloc) -> bool) -> bool {
-        let Some(alloc) = alloc else { return false };
-        // allocations outlive the one call in which a constraint is used
+    /// Returns what `look` says of a list of hosts or ranks, which is asked once for equal ones.
+    fn known(&self, list: Option<&str>, look: impl Fn(&Hosts, &str) -> bool) -> bool {
+        let Some(list) = list else { return false };
         let mut known = self.known.borrow_mut();
-        *known
-            .entry(Rc::as_ptr(alloc))
-            .or_insert_with(|| look(self, alloc))
+        if let Some(answer) = known.get(list) {
+            return *answer;
+        }
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        let answer = look(self, list);
+        known.insert(list.into(), answer);
+        answer
     }
 }
 
@@ -308,14 +312,15 @@ pub(super) fn legacy(request: &flux_formats::rpc::job_list::ListRequest) -> Map<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::apply::tests::{job, life};
+    use super::super::job::Job;
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
 
     fn matches(constraint: Value, job: &Job) -> bool {
-        Constraint::parse(&constraint).unwrap().matches(job)
+        Constraint::parse(&constraint).unwrap().matches(&job.view())
     }
 
     #[test]
@@ -366,15 +371,27 @@ mod tests {
         assert_eq!(text(json!({"userid": 1})), "operator userid values not an array");
         assert!(text(json!({"states": ["nope"]})).contains("nope"));
         assert!(text(json!({"t_run": ["5"]})).contains("no comparison operator"));
+        let wide = json!({"or": vec![json!({"userid": [1]}); OPERATORS_MAX]});
+        assert!(text(wide).contains("operators"));
     }
 
-    fn arbitrary() -> impl Strategy<Value = Value> {
+    /// Returns constraints that the jobs of [`super::super::apply::tests`] match or miss.
+    pub(in super::super) fn arbitrary() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             (0u32..128).prop_map(|mask| json!({"states": [mask]})),
             (0u32..16).prop_map(|mask| json!({"results": [mask]})),
             (6u32..9).prop_map(|id| json!({"userid": [id]})),
             (0.0..12.0f64).prop_map(|t| json!({"t_inactive": [format!(">{t}")]})),
             (0u32..3).prop_map(|rank| json!({"ranks": [rank.to_string()]})),
+            (0u32..3).prop_map(|host| json!({"hostlist": [format!("n{host}")]})),
+            prop::collection::vec("sleep|true|x'y", 0..3).prop_map(|names| json!({ "name": names })),
+            prop::collection::vec("batch|debug", 0..3).prop_map(|names| json!({ "queue": names })),
+            (
+                "t_submit|t_depend|t_run|t_cleanup|t_inactive",
+                "<|<=|>|>=",
+                0u32..12
+            )
+                .prop_map(|(which, op, t)| json!({ which: [format!("{op}{t}")] })),
         ];
         leaf.prop_recursive(4, 32, 4, |inner| {
             (
@@ -391,7 +408,7 @@ mod tests {
         fn possible_states_hold(value in arbitrary(), steps in 0usize..10) {
             let constraint = Constraint::parse(&value).unwrap();
             let job = job(1, &life()[..steps.min(9)]);
-            if constraint.matches(&job) {
+            if constraint.matches(&job.view()) {
                 prop_assert!(job.state.in_mask(constraint.possible_states() | 1));
             }
         }

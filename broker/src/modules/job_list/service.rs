@@ -1,20 +1,24 @@
 //! The job list's actor.
 
-use super::apply::{Shared, compact};
+use super::apply::Shared;
+use super::archive::Archive;
 use super::attrs::Attrs;
+use super::history::Missing;
 use super::job::Job;
+use super::list::{object, restricted_to};
+use super::row::Row;
 use super::stats::Stats;
-use super::store::{InactiveStore, MemoryStore};
+use super::stream::Stream;
+use crate::modules::content_sqlite::StoreError;
 use crate::modules::job_manager::api::{self as manager, JobEvent};
 use crate::service::{Cx, Interface, Method, RpcError, Service};
+use bytes::Bytes;
 use flux_formats::errno;
-use flux_formats::eventlog::Event;
 use flux_formats::jobid::JobId;
 use flux_formats::jobstate::JobState;
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_list as rpc;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,8 +26,6 @@ use std::time::Duration;
 
 /// How often watchers of the statistics are told at most.
 const STATS_PERIOD: Duration = Duration::from_secs(1);
-/// Id of the response that ends the journal's backlog.
-const SENTINEL: i128 = -1;
 
 const METHODS: &[Method] = &[
     Method::user("list"),
@@ -44,49 +46,34 @@ struct IdWait {
 }
 
 /// The `job-list` module.
-#[derive(Debug)]
+#[derive(Default)]
 pub struct JobList {
-    pub(super) active: HashMap<JobId, Box<Job>>,
-    pub(super) inactive: Box<dyn InactiveStore>,
-    shared: Shared,
-    stats: Stats,
+    /// Lists that are being answered keep the jobs as they were.
+    pub(super) active: HashMap<JobId, Rc<Job>>,
+    pub(super) archive: Archive,
+    pub(super) shared: Shared,
+    pub(super) stats: Stats,
     stats_watchers: Vec<Message>,
     stats_planned: bool,
     waits: Vec<IdWait>,
     lookups: u64,
+    pub(super) streams: HashMap<u64, Stream>,
+    pub(super) next_stream: u64,
+    /// Inactive jobs that are being read from the KVS.
+    pub(super) missing: Option<Missing>,
     /// Events held back by `job-state-pause`.
     paused: Option<Vec<JobEvent>>,
-    /// Requests that came before the jobs of an earlier life were read; `None` after that.
-    early: Option<Vec<Message>>,
+    /// Requests that came while it was not known which inactive jobs there are.
+    pub(super) early: Option<Vec<Message>>,
 }
 
-impl Default for JobList {
-    fn default() -> Self {
-        JobList {
-            active: HashMap::new(),
-            inactive: Box::<MemoryStore>::default(),
-            shared: Shared::default(),
-            stats: Stats::default(),
-            stats_watchers: Vec::new(),
-            stats_planned: false,
-            waits: Vec::new(),
-            lookups: 0,
-            paused: None,
-            early: None,
-        }
+impl std::fmt::Debug for JobList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobList")
+            .field("active", &self.active.len())
+            .field("archive", &self.archive)
+            .finish_non_exhaustive()
     }
-}
-
-/// A response of the job manager's journal.
-#[derive(Deserialize)]
-struct JournalResponse {
-    id: i128,
-    #[serde(default)]
-    events: Vec<Box<RawValue>>,
-    #[serde(default)]
-    jobspec: Option<Value>,
-    #[serde(default, rename = "R")]
-    r: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -111,115 +98,36 @@ impl JobList {
     fn on_job_event(&mut self, cx: &mut Cx<'_>, event: &JobEvent) {
         let id = event.id;
         if &*event.name == "submit" {
-            if let Some(job) = self.shared.submitted(event).filter(|_| self.find(id).is_none()) {
-                self.active.insert(id, Box::new(job));
+            if let Some(job) = self.shared.submitted(event) {
+                self.active.entry(id).or_insert_with(|| Rc::new(job));
             }
             return;
         }
         let Some(job) = self.active.get_mut(&id) else {
             return;
         };
+        self.stats.subtract(job);
         if &*event.name == "invalidate" {
-            self.stats.subtract(job);
             self.active.remove(&id);
             self.fail_waits(cx, id);
             return;
         }
-        self.stats.subtract(job);
         let before = job.state;
-        self.shared.apply(job, event);
+        self.shared.apply(Rc::make_mut(job), event);
         self.stats.add(job);
         let changed = job.state != before;
         if job.is_inactive()
-            && let Some(mut job) = self.active.remove(&id)
+            && let Some(job) = self.active.remove(&id)
         {
-            compact(&mut job);
-            self.inactive.insert(*job);
+            self.archive_job(cx, Row::of(&job));
         }
         if changed && !self.waits.is_empty() {
             self.wake(cx, id);
         }
     }
 
-    /// Reads the jobs of an earlier life of the instance, which the live journal does not bring.
-    fn read_history(&mut self, cx: &mut Cx<'_>) {
-        let req = cx.request_any("job-manager.events-journal", &json!({ "full": true }));
-        let rpc = Rc::new(std::cell::Cell::new(None));
-        let mine = rpc.clone();
-        let id = cx.rpc_stream(req, move |me: &mut JobList, cx, result| {
-            let Ok(response) = result.and_then(|msg| Ok(msg.payload_json::<JournalResponse>()?)) else {
-                me.history_read(cx);
-                return;
-            };
-            if response.id == SENTINEL || response.id == i128::from(u64::MAX) {
-                if let Some(rpc) = mine.take() {
-                    let body = json!({ "matchtag": cx.matchtag(rpc) });
-                    let cancel = cx.request_any("job-manager.events-journal-cancel", &body);
-                    cx.notify(cancel);
-                    cx.forget(rpc);
-                }
-                me.history_read(cx);
-                return;
-            }
-            me.on_history(response);
-        });
-        rpc.set(Some(id));
-        self.early = Some(Vec::new());
-    }
-
-    /// Answers what was asked while the jobs of an earlier life were being read.
-    fn history_read(&mut self, cx: &mut Cx<'_>) {
-        for req in self.early.take().unwrap_or_default() {
-            self.on_request(cx, req);
-        }
-    }
-
-    fn on_history(&mut self, response: JournalResponse) {
-        let Ok(id) = u64::try_from(response.id).map(JobId) else {
-            return;
-        };
-        // active jobs come through the live journal
-        let events: Vec<Event> = response
-            .events
-            .iter()
-            .filter_map(|text| Event::decode(text.get()).ok())
-            .collect();
-        let over = events.iter().any(|event| event.name == "clean");
-        if !over || self.find(id).is_some() {
-            return;
-        }
-        let (jobspec, r) = (response.jobspec.map(Rc::new), response.r.map(Rc::new));
-        let mut job: Option<Job> = None;
-        for event in &events {
-            let event = JobEvent {
-                id,
-                userid: 0,
-                timestamp: event.timestamp,
-                sequence: 0,
-                name: Rc::from(event.name.as_str()),
-                line: Rc::from(event.encode()),
-                jobspec: jobspec.clone().filter(|_| event.name == "submit"),
-                r: r.clone().filter(|_| event.name == "alloc"),
-            };
-            match &mut job {
-                None => job = self.shared.submitted(&event),
-                Some(job) => self.shared.apply(job, &event),
-            }
-        }
-        if let Some(mut job) = job.filter(Job::is_inactive) {
-            compact(&mut job);
-            self.stats.add(&job);
-            self.inactive.insert(job);
-        }
-    }
-
     fn on_purge(&mut self, cx: &mut Cx<'_>, ids: &[JobId]) {
-        for id in ids {
-            if let Some(job) = self.inactive.remove(*id) {
-                self.stats.subtract(&job);
-                self.stats.purged(&job);
-            }
-        }
+        self.forget_jobs(ids);
         self.changed(cx);
     }
 
@@ -242,40 +150,94 @@ impl JobList {
             return;
         }
         let id = body.id;
+        if !self.active.contains_key(&id)
+            && let Some(early) = &mut self.early
+        {
+            early.push(req);
+            return;
+        }
         let wait = IdWait {
             request: Message { payload: None, ..req },
             id,
             attrs,
             state,
         };
-        if let Some(job) = self.find(id) {
-            if job.state.bit() >= state {
-                self.answer_id(cx, &wait.request, job, attrs);
+        if let Some((now, userid, job)) = self.in_memory(id, attrs) {
+            if now >= state {
+                answer_id(cx, &wait.request, userid, &job);
             } else {
                 self.waits.push(wait);
             }
             return;
         }
+        self.find_row(cx, wait, JobList::find_submitted);
+    }
+
+    /// Returns state bit, user and attributes of a job in memory.
+    fn in_memory(&self, id: JobId, attrs: Attrs) -> Option<(u32, u32, Bytes)> {
+        if let Some(job) = self.active.get(&id) {
+            return Some((job.state.bit(), job.userid, object(&job.view(), attrs)));
+        }
+        let row = self.archive.recent.get(&id)?;
+        let hidden = self.archive.doomed.contains(&id);
+        (!hidden).then(|| (JobState::Inactive.bit(), row.userid, object(&row.view(), attrs)))
+    }
+
+    /// Looks a job up in the database and answers; `other` goes on when it is not there.
+    fn find_row(
+        &mut self,
+        cx: &mut Cx<'_>,
+        wait: IdWait,
+        other: impl FnOnce(&mut JobList, &mut Cx<'_>, IdWait) + Send + 'static,
+    ) {
+        let IdWait { id, attrs, .. } = wait;
+        if !self.archive.has_rows() || self.archive.doomed.contains(&id) {
+            other(self, cx, wait);
+            return;
+        }
+        let work = Box::new(move |db: &mut super::db::Db| -> super::lane::Reply {
+            let result = db.find(id, attrs);
+            Box::new(move |me, cx| match result {
+                Ok(Some((userid, job))) => answer_id(cx, &wait.request, userid, &job),
+                Ok(None) => other(me, cx, wait),
+                Err(err) => me.row_unreadable(cx, &wait, &err),
+            })
+        });
+        self.read_rows(cx, work);
+    }
+
+    fn row_unreadable(&mut self, cx: &mut Cx<'_>, wait: &IdWait, err: &StoreError) {
+        cx.fail_with(&wait.request, &err.clone().into());
+        if err.is_damage() {
+            self.damage(cx, err);
+        }
+    }
+
+    /// The job manager may know the job already: then its `submit` event is on its way.
+    fn find_submitted(&mut self, cx: &mut Cx<'_>, wait: IdWait) {
         if !cx.provides(manager::SERVICE) {
             cx.fail(&wait.request, errno::ENOENT, "");
             return;
         }
-        // the job manager may know it already: then its submit event is on its way
+        let id = wait.id;
         self.lookups += 1;
         self.waits.push(wait);
         manager::active_job(cx, id, move |me: &mut JobList, cx, job| {
             me.lookups -= 1;
-            if job.is_none() {
-                me.wake(cx, id);
-                if me.find(id).is_none() {
-                    me.fail_waits(cx, id);
-                }
+            if job.is_some() {
+                return;
+            }
+            me.wake(cx, id);
+            // it may have ended, and left memory, since it was looked for
+            let left: Vec<IdWait> = me.waits.extract_if(.., |wait| wait.id == id).collect();
+            for wait in left {
+                me.find_row(cx, wait, |_, cx, wait| cx.fail(&wait.request, errno::ENOENT, ""));
             }
         });
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some(state) = self.find(id).map(|job| job.state.bit()) else {
+        let Some((state, ..)) = self.in_memory(id, Attrs::NONE) else {
             return;
         };
         let ready: Vec<IdWait> = self
@@ -283,8 +245,8 @@ impl JobList {
             .extract_if(.., |wait| wait.id == id && state >= wait.state)
             .collect();
         for wait in ready {
-            if let Some(job) = self.find(id) {
-                self.answer_id(cx, &wait.request, job, wait.attrs);
+            if let Some((_, userid, job)) = self.in_memory(id, wait.attrs) {
+                answer_id(cx, &wait.request, userid, &job);
             }
         }
     }
@@ -298,6 +260,10 @@ impl JobList {
     // ---- statistics -----------------------------------------------------------------------------------
 
     fn on_stats(&mut self, cx: &mut Cx<'_>, req: Message) {
+        if let Some(early) = &mut self.early {
+            early.push(req);
+            return;
+        }
         let body = self.stats.body();
         cx.respond(&req, &body);
         if req.is_streaming() {
@@ -305,7 +271,7 @@ impl JobList {
         }
     }
 
-    fn changed(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn changed(&mut self, cx: &mut Cx<'_>) {
         if self.stats_watchers.is_empty() || self.stats_planned {
             return;
         }
@@ -320,26 +286,8 @@ impl JobList {
     }
 }
 
-impl Service for JobList {
-    fn interfaces(&self) -> Vec<Interface> {
-        vec![Interface {
-            service: "job-list",
-            methods: METHODS,
-        }]
-    }
-
-    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
-        cx.subscribe("job-purge-inactive");
-        manager::subscribe_journal(cx, |me: &mut JobList, cx, events| me.on_journal(cx, events));
-        self.read_history(cx);
-        Ok(())
-    }
-
-    fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
-        if let Some(early) = &mut self.early {
-            early.push(req);
-            return;
-        }
+impl JobList {
+    pub(super) fn handle(&mut self, cx: &mut Cx<'_>, req: Message) {
         match req.topic.method() {
             "list" => self.on_list(cx, req),
             "list-id" => self.on_list_id(cx, req),
@@ -361,6 +309,40 @@ impl Service for JobList {
             _ => cx.fail(&req, errno::ENOSYS, ""),
         }
     }
+}
+
+/// Answers a request for one job, unless the sender may not see it.
+fn answer_id(cx: &mut Cx<'_>, req: &Message, userid: u32, job: &[u8]) {
+    if restricted_to(cx, req).is_some_and(|own| userid != own) {
+        cx.fail(req, errno::ENOENT, "");
+        return;
+    }
+    let payload = [b"{\"job\":", job, b"}\0"].concat();
+    cx.respond_payload(req, Some(Bytes::from(payload)));
+}
+
+impl Service for JobList {
+    fn interfaces(&self) -> Vec<Interface> {
+        vec![Interface {
+            service: "job-list",
+            methods: METHODS,
+        }]
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
+        self.open_archive(cx)?;
+        cx.subscribe("job-purge-inactive");
+        if manager::subscribe_journal(cx, |me: &mut JobList, cx, events| me.on_journal(cx, events)) {
+            self.compare(cx);
+        } else {
+            self.nothing_to_compare();
+        }
+        Ok(())
+    }
+
+    fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
+        self.handle(cx, req);
+    }
 
     fn on_event(&mut self, cx: &mut Cx<'_>, event: &Message) {
         if let Ok(purged) = event.payload_json::<Purged>() {
@@ -372,6 +354,7 @@ impl Service for JobList {
         self.stats_watchers
             .retain(|request| request.sender() != msg.sender());
         self.waits.retain(|wait| wait.request.sender() != msg.sender());
+        self.forget_streams(msg.sender());
         if let Some(early) = &mut self.early {
             early.retain(|request| request.sender() != msg.sender());
         }
@@ -390,6 +373,14 @@ impl Service for JobList {
         for request in std::mem::take(&mut self.stats_watchers) {
             cx.fail(&request, errno::ENODATA, "");
         }
-        true
+        let unloading = RpcError::new(errno::ENOSYS, "job-list is unloading");
+        self.fail_streams(cx, &unloading);
+        let waits = std::mem::take(&mut self.waits)
+            .into_iter()
+            .map(|wait| wait.request);
+        for request in waits.chain(self.early.take().unwrap_or_default()) {
+            cx.fail_with(&request, &unloading);
+        }
+        self.stop_archive(cx)
     }
 }

@@ -1,6 +1,8 @@
 //! How many jobs are in which state? (`job-list.job-stats`)
 
+use super::db::Count;
 use super::job::Job;
+use super::row::Row;
 use flux_formats::jobstate::{JobResult, JobState};
 use serde_json::{Map, Value, json};
 
@@ -71,11 +73,9 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    fn each(&mut self, job: &Job, change: impl Fn(&mut Counts)) {
+    fn each(&mut self, queue: Option<&str>, change: impl Fn(&mut Counts)) {
         change(&mut self.all);
-        let Some(queue) = job.spec.queue.as_deref() else {
-            return;
-        };
+        let Some(queue) = queue else { return };
         if let Some((_, counts)) = self.queues.iter_mut().find(|(name, _)| **name == *queue) {
             change(counts);
             return;
@@ -87,7 +87,7 @@ impl Stats {
 
     /// Counts a job in its state, and in its result when it is over.
     pub(super) fn add(&mut self, job: &Job) {
-        self.each(job, |counts| {
+        self.each(job.spec.queue.as_deref(), |counts| {
             if let Some(count) = counts.of_state(job.state) {
                 *count += 1;
             }
@@ -97,22 +97,52 @@ impl Stats {
         });
     }
 
-    /// Takes a job out, before it changes or is forgotten.
+    /// Takes an active job out, before it changes or is forgotten.
     pub(super) fn subtract(&mut self, job: &Job) {
-        self.each(job, |counts| {
+        self.each(job.spec.queue.as_deref(), |counts| {
             if let Some(count) = counts.of_state(job.state) {
-                *count = count.saturating_sub(1);
-            }
-            if job.is_inactive() {
-                let count = counts.of_result(job.result());
                 *count = count.saturating_sub(1);
             }
         });
     }
 
-    /// Counts a job that was purged; it has been subtracted.
-    pub(super) fn purged(&mut self, job: &Job) {
-        self.each(job, |counts| counts.purged += 1);
+    /// Takes inactive jobs out that were purged.
+    pub(super) fn purged(&mut self, queue: Option<&str>, result: JobResult, jobs: u64) {
+        self.each(queue, |counts| {
+            counts.inactive = counts.inactive.saturating_sub(jobs);
+            let of_result = counts.of_result(result);
+            *of_result = of_result.saturating_sub(jobs);
+            counts.purged += jobs;
+        });
+    }
+
+    /// Counts the inactive jobs again: those of the database and those in memory.
+    pub(super) fn set_inactive<'a>(
+        &mut self,
+        stored: &[Count],
+        recent: impl Iterator<Item = &'a std::sync::Arc<Row>>,
+    ) {
+        let queues = self.queues.iter_mut().map(|(_, counts)| counts);
+        for counts in queues.chain([&mut self.all]) {
+            counts.inactive = 0;
+            for result in JobResult::ALL {
+                *counts.of_result(result) = 0;
+            }
+        }
+        let stored = stored.iter().map(|count| {
+            (
+                Some(&*count.queue).filter(|queue| !queue.is_empty()),
+                count.result,
+                count.jobs,
+            )
+        });
+        let recent = recent.map(|row| (row.queue.as_deref(), row.result, 1));
+        for (queue, result, jobs) in stored.chain(recent) {
+            self.each(queue, |counts| {
+                counts.inactive += jobs;
+                *counts.of_result(result) += jobs;
+            });
+        }
     }
 
     /// Returns the body of `job-list.job-stats`.

@@ -93,11 +93,11 @@ pub enum SchedEvent {
 
 /// Gives `each` the events of all jobs, in order, in batches, after they are in the KVS.
 ///
-/// The first batches hold the events so far of all active jobs.
+/// The first batches hold the events so far of all active jobs. Returns false when the job manager is not loaded.
 pub fn subscribe_journal<S: Service>(
     cx: &mut Cx<'_>,
     each: impl FnMut(&mut S, &mut Cx<'_>, &[JobEvent]) + 'static,
-) {
+) -> bool {
     let slot = cx.slot();
     let each = Rc::new(RefCell::new(each));
     let deliver: Deliver = Box::new(move |cx, events| {
@@ -111,7 +111,41 @@ pub fn subscribe_journal<S: Service>(
     });
     cx.to::<JobManager>(SERVICE, move |jobs, cx| {
         jobs.when_restored(cx, move |jobs, cx| jobs.on_subscribe(cx, deliver));
-    });
+    })
+}
+
+/// Asks which jobs are inactive, and when each became so (seconds since the epoch), in any order.
+///
+/// A job whose `clean` event was delivered before is among them; one whose `clean` event is delivered later is not,
+/// for a subscriber that asks right after [`subscribe_journal`]. Returns false when the job manager is not loaded.
+pub fn inactive_jobs<S: Service>(
+    cx: &mut Cx<'_>,
+    done: impl FnOnce(&mut S, &mut Cx<'_>, Vec<(JobId, f64)>) + 'static,
+) -> bool {
+    let slot = cx.slot();
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+        jobs.when_restored(cx, move |jobs, cx| {
+            jobs.on_inactive_jobs(
+                cx,
+                Box::new(move |cx, ends| cx.to_slot::<S>(slot, move |me, cx| done(me, cx, ends))),
+            );
+        });
+    })
+}
+
+/// Reads an inactive job from the KVS; `done` gets its events as the journal brought them, or `None` when it was
+/// purged or cannot be read. Returns false when the job manager is not loaded.
+pub fn stored_job<S: Service>(
+    cx: &mut Cx<'_>,
+    id: JobId,
+    done: impl FnOnce(&mut S, &mut Cx<'_>, Option<Vec<JobEvent>>) + 'static,
+) -> bool {
+    let slot = cx.slot();
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+        jobs.read_stored(cx, id, move |cx, events| {
+            cx.to_slot::<S>(slot, move |me, cx| done(me, cx, events));
+        });
+    })
 }
 
 /// Brings a batch to a subscriber's service.

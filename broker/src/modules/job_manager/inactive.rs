@@ -72,6 +72,14 @@ impl InactiveJobs {
         self.jobs.keys().map(|id| JobId(*id))
     }
 
+    /// Returns ids and ends, in any order.
+    pub(super) fn ends(&self) -> Vec<(JobId, f64)> {
+        self.jobs
+            .iter()
+            .map(|(id, job)| (JobId(*id), job.t_clean))
+            .collect()
+    }
+
     /// Returns how many jobs a purge with these limits would take.
     pub(super) fn eligible(&mut self, now: f64, age_limit: Option<f64>, num_limit: Option<usize>) -> usize {
         self.sort();

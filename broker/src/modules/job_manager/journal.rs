@@ -27,6 +27,9 @@ pub(super) struct Journal {
     delivered: u64,
 }
 
+/// Takes ids and ends of inactive jobs.
+pub(super) type TakeEnds = Box<dyn FnOnce(&mut Cx<'_>, Vec<(JobId, f64)>)>;
+
 /// A streaming request.
 struct Listener {
     request: Message,
@@ -118,6 +121,14 @@ impl JobManager {
                 }
             }
             me.journal.subscribers.push(deliver);
+        })));
+    }
+
+    /// Tells a subscriber which jobs are inactive, at the same moment as [`JobManager::on_subscribe`] begins.
+    pub(super) fn on_inactive_jobs(&mut self, cx: &mut Cx<'_>, done: TakeEnds) {
+        self.batch(cx).after(After::Call(Box::new(move |me, cx| {
+            let ends = me.inactive.ends();
+            done(cx, ends);
         })));
     }
 

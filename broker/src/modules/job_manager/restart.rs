@@ -196,6 +196,31 @@ impl JobManager {
         });
     }
 
+    /// Reads an inactive job with its events; `done` gets `None` for one that was purged or cannot be read.
+    pub(super) fn read_stored(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: JobId,
+        done: impl FnOnce(&mut Cx<'_>, Option<Vec<JobEvent>>) + 'static,
+    ) {
+        if !self.inactive.contains(id) {
+            return done(cx, None);
+        }
+        self.read_parts(cx, id, move |me, cx, parts| {
+            let Some([log, jobspec, r]) = parts else {
+                return done(cx, None);
+            };
+            let jobspec = if jobspec.is_empty() { "null" } else { &jobspec };
+            match restored(id, &log, jobspec, &r, &mut 0, &mut me.names) {
+                Ok(job) => done(cx, Some(job.events)),
+                Err(err) => {
+                    cx.log_as_me(4, &format!("inactive job {id} cannot be listed: {err}"));
+                    done(cx, None);
+                }
+            }
+        });
+    }
+
     fn not_replayed(&mut self, cx: &mut Cx<'_>, id: JobId, err: &ReplayError) {
         let source = std::error::Error::source(err)
             .map(|source| format!(": {source}"))

@@ -218,7 +218,8 @@ pub(crate) fn end(cx: &mut Cx<'_>, id: JobId, status: i32) {
 pub(crate) struct Bench {
     pub(crate) hub: TestHub,
     pub(crate) world: Shared,
-    next: u64,
+    /// The last id given out.
+    pub(crate) next: u64,
 }
 
 /// Results of a submission.
