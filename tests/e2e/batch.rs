@@ -43,6 +43,31 @@ fn the_instance_has_the_resources_of_its_job() {
     flux.stop();
 }
 
+/// The state of the job's instance outlives it, and can be looked at later.
+#[test]
+fn a_dump_is_left_behind() {
+    let flux = Instance::boot(1);
+    let id = flux
+        .run(&[
+            "batch",
+            "-n1",
+            "--dump",
+            "--output=out.txt",
+            "--wrap",
+            "flux run --job-name=inner true",
+        ])
+        .ok()
+        .line()
+        .to_owned();
+    flux.run(&["job", "status", &id]).ok();
+    let file = format!("flux-{id}-dump.tgz");
+    assert!(flux.sandbox().workdir().join(&file).is_file(), "{file}");
+    let restore = format!("-Scontent.restore={file}");
+    let output = flux.run(&["start", &restore, "flux", "jobs", "-ano", "{name} {status}"]);
+    assert_eq!(output.ok().line(), "inner COMPLETED");
+    flux.stop();
+}
+
 #[test]
 fn the_command_line_prevails() {
     let sandbox = Sandbox::new();

@@ -3,6 +3,7 @@
 
 mod announce;
 mod cleanup;
+mod dump;
 mod modules;
 mod program;
 mod service;

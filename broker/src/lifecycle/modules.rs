@@ -1,5 +1,6 @@
 //! rc1 and rc3: which modules are loaded in which order, and how are they stopped?
 
+use super::dump;
 use super::service::Lifecycle;
 use crate::modules::registry;
 use crate::service::Cx;
@@ -41,7 +42,25 @@ impl Lifecycle {
             self.load_from(cx, index + 1);
             return;
         }
-        let Some(service) = registry::create(name, &[]) else {
+        if name == "kvs" && self.restore.is_some() {
+            self.restore_content(cx, move |me, cx, ok| {
+                if ok {
+                    me.load_from(cx, index);
+                } else {
+                    me.post(cx, "rc1-fail");
+                }
+            });
+            return;
+        }
+        let mut args = Vec::new();
+        if name == "content-sqlite" {
+            self.restore = dump::source(&cx.attrs);
+            if self.restore.is_some() {
+                // what is loaded takes the place of what is there
+                args.push("truncate".to_owned());
+            }
+        }
+        let Some(service) = registry::create(name, &args) else {
             cx.log(
                 3,
                 "broker",
@@ -81,6 +100,12 @@ impl Lifecycle {
             self.post(cx, "rc3-success");
             return;
         };
+        if name == "content-sqlite" && !self.dumped {
+            self.dumped = true;
+            self.loaded.push(name);
+            self.dump_content(cx, Lifecycle::unload_next);
+            return;
+        }
         let removing = cx.remove_module(&name, |me: &mut Lifecycle, cx| me.unload_next(cx));
         if let Err(err) = removing {
             // removed by hand with flux module remove

@@ -38,6 +38,10 @@ pub struct Lifecycle {
     quorum_warning: Option<TimerId>,
     had_children: bool,
     pub(super) loaded: Vec<String>,
+    /// Archive to be loaded before the KVS starts.
+    pub(super) restore: Option<super::dump::Source>,
+    /// The archive of the end has been written, if one was asked for.
+    pub(super) dumped: bool,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +85,8 @@ impl Lifecycle {
             quorum_warning: None,
             had_children: false,
             loaded: Vec::new(),
+            restore: None,
+            dumped: false,
         }
     }
 

@@ -6,11 +6,14 @@ mod batch;
 mod bulksubmit;
 mod cancel;
 mod config;
+mod content;
 mod dmesg;
+mod dump;
 mod env;
 mod event;
 mod exec;
 mod fsck;
+mod gc;
 mod hostlist;
 mod job;
 mod jobs;
@@ -26,6 +29,7 @@ mod queue;
 mod relay;
 mod resource;
 mod resource_set;
+mod restore;
 mod run;
 mod shutdown;
 mod start;
@@ -162,6 +166,25 @@ pub(crate) static COMMANDS: &[Entry] = &[
         fsck::args,
         fsck::run,
     ),
+    group(
+        "content",
+        "Access instance content storage",
+        Style::Plain,
+        content::TABLE,
+    ),
+    plain(
+        "dump",
+        "Write KVS snapshot to portable archive",
+        dump::args,
+        dump::run,
+    ),
+    plain(
+        "restore",
+        "Read KVS snapshot from portable archive",
+        restore::args,
+        restore::run,
+    ),
+    plain("gc", "Collect unreferenced content", gc::args, gc::run),
     plain(
         "keygen",
         "Generate keys for Flux security",
@@ -338,11 +361,8 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("admin", "Administer the instance"),
     missing("archive", "Archive files in the KVS"),
     missing("cgroup", "Show the control group of a process"),
-    missing("content", "Access instance content storage"),
     missing("cron", "Schedule tasks on timers and events"),
-    missing("dump", "Write KVS snapshot to portable archive"),
     missing("fortune", "Print a fortune"),
-    missing("gc", "Collect unreferenced content"),
     missing("heaptrace", "Control heap tracing of the broker"),
     missing("housekeeping", "List and control housekeeping"),
     missing("imp_exec_helper", "Feed flux-imp with a job's request"),
@@ -358,7 +378,6 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("post-job-event", "Post an event to a job's eventlog"),
     missing("pstree", "Show a tree of jobs"),
     missing("python", "Run python with Flux's modules"),
-    missing("restore", "Read KVS snapshot from portable archive"),
     missing("slurm-expiration-sync", "Follow the time limit of a Slurm job"),
     missing("sproc", "List and control subprocesses of brokers"),
     missing("terminus", "Manage terminal sessions"),

@@ -1,6 +1,7 @@
 //! What several commands share: errors, output, opening the handle, times, tables.
 
 pub(crate) mod args;
+pub(crate) mod blob;
 pub(crate) mod catalogue;
 pub(crate) mod color;
 pub(crate) mod ctx;
@@ -13,8 +14,10 @@ pub(crate) mod json;
 pub(crate) mod progress;
 pub(crate) mod resources;
 pub(crate) mod stamp;
+pub(crate) mod tarball;
 pub(crate) mod time;
 pub(crate) mod trace;
+pub(crate) mod treewalk;
 pub(crate) mod uri;
 pub(crate) mod user;
 pub(crate) mod userconf;

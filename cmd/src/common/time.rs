@@ -152,6 +152,29 @@ pub(crate) fn iso_local(timestamp: f64) -> String {
     )
 }
 
+/// Formats a timestamp in UTC to the second: `2026-11-21T05:48:55Z`.
+pub(crate) fn utc(timestamp: f64) -> String {
+    let secs = whole_secs(timestamp);
+    let (day, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
+    let (year, month, day) = civil_from_days(day);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The date of the Gregorian calendar so many days after 1970-01-01.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    // years begin in March here, so that the leap day is the last one
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
 /// Formats a duration as a Flux Standard Duration.
 pub(crate) fn fsd(secs: f64) -> String {
     Fsd::from_secs_f64(secs).map_or_else(String::new, |fsd| fsd.to_string())
@@ -254,6 +277,17 @@ mod tests {
         assert_eq!(parse_datetime("1795243737.5", 0.0).unwrap(), 1_795_243_737.5);
         for bad in ["", "tomorrowish", "2026-13-01", "2026-01-01T25:00", "+x"] {
             assert!(parse_datetime(bad, 0.0).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn utc_dates() {
+        assert_eq!(utc(0.0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_826_800.5), "2000-02-29T12:20:00Z");
+        assert_eq!(utc(1_795_240_135.0), "2026-11-21T05:48:55Z");
+        for days in (-800_000..800_000).step_by(97) {
+            let (year, month, day) = civil_from_days(days);
+            assert_eq!(days_from_civil(year, month, day), days);
         }
     }
 

@@ -3,12 +3,12 @@
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value};
 
-use super::{Process, add_common, add_dry_run, add_shape, build};
+use super::{Process, add_common, add_dry_run, add_shape, add_stdio, build};
 use crate::common::args::{list, trailing};
 use crate::common::json::python;
 
 fn parse(words: &[&str]) -> ArgMatches {
-    let command = add_shape(add_dry_run(add_common(Command::new("flux run"))));
+    let command = add_shape(add_dry_run(add_stdio(add_common(Command::new("flux run")))));
     let command = command
         .arg(crate::common::args::value("cc-value", None, "N", "h"))
         .arg(trailing("command", false, "Command"));

@@ -385,6 +385,11 @@ impl Kvs {
         }
     }
 
+    /// Stores everything and makes a checkpoint of it.
+    pub(super) fn checkpoint(&mut self, cx: &mut Cx<'_>) {
+        self.spill(cx, true);
+    }
+
     /// Writes everything that is not stored, in one transaction.
     fn spill(&mut self, cx: &mut Cx<'_>, checkpoint: bool) {
         if self.keeper.mode == Mode::Memory {

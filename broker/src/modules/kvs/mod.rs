@@ -23,6 +23,7 @@ mod lookup;
 mod model_tests;
 mod namespace;
 mod node;
+mod period;
 mod request;
 mod restore;
 mod service;

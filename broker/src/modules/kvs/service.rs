@@ -90,6 +90,7 @@ pub struct Kvs {
     pub(super) watches: Watches,
     pub(super) keeper: super::keeper::Keeper,
     pub(super) stats: Stats,
+    pub(super) period: super::period::Period,
     /// Requests that came before the state was restored.
     early: Vec<Early>,
     restored: bool,
@@ -114,6 +115,7 @@ impl Default for Kvs {
             watches: Watches::default(),
             keeper: super::keeper::Keeper::default(),
             stats: Stats::default(),
+            period: super::period::Period::default(),
             early: Vec::new(),
             restored: false,
         }
@@ -132,6 +134,11 @@ impl Kvs {
         } else {
             self.early.push(Box::new(call));
         }
+    }
+
+    /// Returns true when what the store had is there.
+    pub(super) fn is_restored(&self) -> bool {
+        self.restored
     }
 
     /// The state is there: requests that waited are served.
@@ -195,6 +202,8 @@ impl Service for Kvs {
             })?;
         }
         self.owner = cx.owner;
+        let every = super::period::read(&cx.config)?;
+        self.set_period(cx, every);
         self.restore(cx);
         Ok(())
     }
@@ -204,6 +213,17 @@ impl Service for Kvs {
             self.handle(cx, req);
         } else {
             self.when_restored(cx, |kvs, cx| kvs.handle(cx, req));
+        }
+    }
+
+    fn config_prepare(&mut self, _cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
+        super::period::read(config).map(|_| ())
+    }
+
+    fn config_commit(&mut self, cx: &mut Cx<'_>) {
+        // it has been read a moment ago
+        if let Ok(every) = super::period::read(&cx.config) {
+            self.set_period(cx, every);
         }
     }
 
