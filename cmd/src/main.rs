@@ -4,6 +4,7 @@ mod attach;
 mod commands;
 mod common;
 mod driver;
+mod joblist;
 mod paths;
 mod submission;
 mod sys;

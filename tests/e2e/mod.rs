@@ -30,3 +30,5 @@ mod shutdown;
 mod state;
 mod submit;
 mod tools;
+mod update;
+mod watch;

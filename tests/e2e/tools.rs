@@ -121,3 +121,105 @@ fn pmi_explores_a_launcher() {
         .run("mpiexec.hydra", &["-n", "2", &flux, "pmi", "barrier"])
         .ok();
 }
+
+#[test]
+fn processes_of_brokers() {
+    let flux = Instance::boot(2);
+    let pid = flux.run(&[
+        "exec",
+        "-r1",
+        "--bg",
+        "--label=mine",
+        "--waitable",
+        "sleep",
+        "1000",
+    ]);
+    pid.ok();
+    let output = flux.run(&["sproc", "ps", "-r1", "-o", "{rank} {label} {state} {cmd}"]);
+    output.ok().says("RANK LABEL ST COMMAND").says("1 mine R");
+    flux.run(&["sproc", "kill", "-r1", "--wait", "TERM", "mine"])
+        .code(143);
+    flux.run(&["sproc", "kill", "-r1", "TERM", "mine"]).fails();
+    flux.run(&[
+        "exec",
+        "-r0",
+        "--bg",
+        "--label=three",
+        "--waitable",
+        "sh",
+        "-c",
+        "exit 3",
+    ])
+    .ok();
+    flux.run(&["sproc", "wait", "-r0", "three"]).code(3);
+    flux.run(&["sproc", "wait", "12345678"]).fails();
+    flux.stop();
+}
+
+#[test]
+fn housekeeping_has_nothing_to_do() {
+    let flux = Instance::boot(1);
+    let output = flux.run(&["housekeeping", "list"]);
+    assert_eq!(
+        output.ok().line(),
+        "       JOBID NNODES #ACTIVE  RUNTIME NODELIST"
+    );
+    flux.run(&["housekeeping", "kill"]).fails().complains("--all");
+    flux.run(&["housekeeping", "kill", "--all"]).ok();
+    flux.run(&["housekeeping", "kill", "-t", "nohost"])
+        .fails()
+        .complains("nohost");
+    flux.stop();
+}
+
+#[test]
+fn commands_before_the_end() {
+    let sandbox = Sandbox::new();
+    let script = "echo program; flux admin cleanup-push echo last; printf 'echo one\\necho two\\n' | flux admin cleanup-push";
+    let output = sandbox.start(&["-s", "1", "sh", "-c", script]);
+    assert_eq!(output.ok().lines(), ["program", "one", "two", "last"]);
+}
+
+#[test]
+fn events_posted_by_hand() {
+    let flux = Instance::boot(1);
+    let id = flux.run(&["submit", "sleep", "1000"]).ok().line().to_owned();
+    flux.run(&["post-job-event", &id, "test", "a.b=1", "c=text"]).ok();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "test"])
+        .ok()
+        .says("a={\"b\":1} c=\"text\"");
+    flux.run(&["post-job-event", "ƒ1", "test"])
+        .fails()
+        .complains("ƒ1");
+    flux.run(&["cancel", &id]).ok();
+    flux.stop();
+}
+
+#[test]
+fn mock_jobs_start_and_finish_when_told() {
+    let flux = Instance::boot(1);
+    let option = "--setattr=system.exec.test.override=1";
+    let id = flux.run(&["submit", option, "true"]).ok().line().to_owned();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "alloc"]).ok();
+    flux.run(&["job-exec-override", "start", &id]).ok();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "start"]).ok();
+    flux.run(&["job-exec-override", "finish", &id, "256"]).ok();
+    flux.run(&["job", "status", &id]).code(1);
+    flux.run(&["job-exec-override", "finish", &id, "0"])
+        .fails()
+        .complains(&id);
+    flux.stop();
+}
+
+#[test]
+fn test_patterns_and_control_groups() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run("flux", &["lptest", "5", "3"]);
+    assert_eq!(output.ok().lines(), ["!\"#$%", "\"#$%&", "#$%&'"]);
+    assert_eq!(sandbox.run("flux", &["lptest"]).ok().lines().len(), 200);
+    let output = sandbox.run("flux", &["cgroup", "path"]);
+    assert!(
+        output.code == 0 && output.stdout.starts_with("/sys/fs/cgroup")
+            || output.stderr.contains("cgroup version 2")
+    );
+}

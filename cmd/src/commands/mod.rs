@@ -15,16 +15,20 @@ mod exec;
 mod fsck;
 mod gc;
 mod hostlist;
+mod housekeeping;
 mod job;
 mod jobs;
 mod keygen;
 mod kvs;
 mod logger;
 mod module;
+mod multi_prog;
 mod overlay;
+mod pgrep;
 mod ping;
 mod pmi;
 mod proxy;
+mod pstree;
 mod queue;
 mod relay;
 mod resource;
@@ -32,12 +36,16 @@ mod resource_set;
 mod restore;
 mod run;
 mod shutdown;
+mod small;
+mod sproc;
 mod start;
 mod startlog;
 mod submit;
+mod update;
 mod uptime;
 mod uri;
 mod version;
+mod watch;
 
 use clap::{ArgMatches, Command};
 
@@ -242,6 +250,59 @@ pub(crate) static COMMANDS: &[Entry] = &[
         Style::Tagged,
         resource::TABLE,
     ),
+    group("admin", "Administer the instance", Style::Tagged, small::ADMIN),
+    group(
+        "cgroup",
+        "Show the control group of a process",
+        Style::Plain,
+        small::CGROUP,
+    ),
+    group(
+        "housekeeping",
+        "List and control housekeeping",
+        Style::Tagged,
+        housekeeping::TABLE,
+    ),
+    group(
+        "job-exec-override",
+        "Control mock execution of a job",
+        Style::Tagged,
+        small::OVERRIDE,
+    ),
+    plain(
+        "lptest",
+        "Print a line printer test pattern",
+        small::lptest_args,
+        small::lptest,
+    ),
+    tagged(
+        "multi-prog",
+        "Run a different program per task",
+        multi_prog::args,
+        multi_prog::run,
+    ),
+    tagged(
+        "pgrep",
+        "Search for jobs by name",
+        pgrep::pgrep_args,
+        pgrep::pgrep,
+    ),
+    tagged("pkill", "Cancel jobs by name", pgrep::pkill_args, pgrep::pkill),
+    tagged(
+        "post-job-event",
+        "Post an event to a job's eventlog",
+        small::post_event_args,
+        small::post_event,
+    ),
+    tagged("pstree", "Show a tree of jobs", pstree::args, pstree::run),
+    group(
+        "sproc",
+        "List and control subprocesses of brokers",
+        Style::Tagged,
+        sproc::TABLE,
+    ),
+    tagged("update", "Update active jobs", update::args, update::run),
+    tagged("watch", "Monitor one or more Flux jobs", watch::args, watch::run),
     tagged("cancel", "Cancel one or more jobs", cancel::args, cancel::run),
     tagged("jobs", "List jobs submitted to Flux", jobs::args, jobs::run),
     tagged(
@@ -358,30 +419,17 @@ pub(crate) static COMMANDS: &[Entry] = &[
         version::args,
         version::run,
     ),
-    missing("admin", "Administer the instance"),
     missing("archive", "Archive files in the KVS"),
-    missing("cgroup", "Show the control group of a process"),
     missing("cron", "Schedule tasks on timers and events"),
     missing("fortune", "Print a fortune"),
     missing("heaptrace", "Control heap tracing of the broker"),
-    missing("housekeeping", "List and control housekeeping"),
     missing("imp_exec_helper", "Feed flux-imp with a job's request"),
-    missing("job-exec-override", "Control mock execution of a job"),
     missing("job-frobnicator", "Modify jobspecs at ingest"),
     missing("job-validator", "Validate jobspecs at ingest"),
     missing("jobtap", "List, load and remove job-manager plugins"),
-    missing("lptest", "Print a line printer test pattern"),
     missing("modprobe", "Load and unload groups of modules"),
-    missing("multi-prog", "Run a different program per task"),
-    missing("pgrep", "Search for jobs by name"),
-    missing("pkill", "Cancel jobs by name"),
-    missing("post-job-event", "Post an event to a job's eventlog"),
-    missing("pstree", "Show a tree of jobs"),
     missing("python", "Run python with Flux's modules"),
     missing("slurm-expiration-sync", "Follow the time limit of a Slurm job"),
-    missing("sproc", "List and control subprocesses of brokers"),
     missing("terminus", "Manage terminal sessions"),
     missing("top", "Display running Flux jobs"),
-    missing("update", "Update active jobs"),
-    missing("watch", "Monitor one or more Flux jobs"),
 ];

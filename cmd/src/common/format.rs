@@ -46,7 +46,7 @@ impl Cell {
         }
     }
 
-    fn plain(&self) -> String {
+    pub(crate) fn plain(&self) -> String {
         match self {
             Cell::Text(text) => text.clone(),
             Cell::Int(number) => number.to_string(),
@@ -299,36 +299,37 @@ impl<F> Format<F> {
         colored: bool,
         out: &mut impl Write,
     ) -> Result<(), CmdError> {
+        self.sort(fields, rows);
+        let layout = self.layout(fields, rows, colored);
+        if !no_header {
+            writeln!(out, "{}", layout.header())?;
+        }
+        layout.rows(fields, rows, out)
+    }
+
+    /// Sorts rows as the format says.
+    pub(crate) fn sort<T: Fields<Field = F>>(&self, fields: &T, rows: &mut [T::Row]) {
         if !self.sort.is_empty() {
             rows.sort_by(|a, b| self.compare(fields, a, b));
         }
-        let shown: Vec<(&Column<F>, Spec)> = self
-            .columns
-            .iter()
-            .filter_map(|column| column.adapt(fields, rows, colored))
-            .collect();
-        let mut line = String::new();
-        if !no_header {
-            for (column, spec) in &shown {
-                line.push_str(&column.text);
-                line.push_str(&spec.pad(&spec_without_mark(spec).cut(&column.heading), false));
-            }
-            line.push_str(&self.tail);
-            writeln!(out, "{line}")?;
+    }
+
+    /// Returns the columns as they suit some rows.
+    pub(crate) fn layout<T: Fields<Field = F>>(
+        &self,
+        fields: &T,
+        rows: &[T::Row],
+        colored: bool,
+    ) -> Layout<'_, F> {
+        Layout {
+            columns: self
+                .columns
+                .iter()
+                .filter_map(|column| column.adapt(fields, rows, colored))
+                .collect(),
+            tail: &self.tail,
+            colored,
         }
-        for row in rows.iter() {
-            line.clear();
-            for (column, spec) in &shown {
-                line.push_str(&column.text);
-                line.push_str(&column.show(fields, row, spec));
-            }
-            line.push_str(&self.tail);
-            match fields.paint(row).filter(|_| colored) {
-                Some(paint) => writeln!(out, "{paint}{line}\x1b[0;0m")?,
-                None => writeln!(out, "{line}")?,
-            }
-        }
-        Ok(())
     }
 
     fn compare<T: Fields<Field = F>>(&self, fields: &T, a: &T::Row, b: &T::Row) -> std::cmp::Ordering {
@@ -340,6 +341,58 @@ impl<F> Format<F> {
             }
         }
         std::cmp::Ordering::Equal
+    }
+}
+
+/// The columns of a table whose widths are fixed.
+#[derive(Debug)]
+pub(crate) struct Layout<'f, F> {
+    columns: Vec<(&'f Column<F>, Spec)>,
+    tail: &'f str,
+    colored: bool,
+}
+
+impl<F> Layout<'_, F> {
+    /// Returns the line of headings.
+    pub(crate) fn header(&self) -> String {
+        let mut line = String::new();
+        for (column, spec) in &self.columns {
+            line.push_str(&column.text);
+            line.push_str(&spec.pad(&spec_without_mark(spec).cut(&column.heading), false));
+        }
+        line.push_str(self.tail);
+        line
+    }
+
+    /// Returns one row without colours.
+    pub(crate) fn row<T: Fields<Field = F>>(&self, fields: &T, row: &T::Row) -> String {
+        let mut line = String::new();
+        for (column, spec) in &self.columns {
+            line.push_str(&column.text);
+            line.push_str(&column.show(fields, row, spec));
+        }
+        line.push_str(self.tail);
+        line
+    }
+
+    /// Prints rows.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(crate) fn rows<T: Fields<Field = F>>(
+        &self,
+        fields: &T,
+        rows: &[T::Row],
+        out: &mut impl Write,
+    ) -> Result<(), CmdError> {
+        for row in rows {
+            let line = self.row(fields, row);
+            match fields.paint(row).filter(|_| self.colored) {
+                Some(paint) => writeln!(out, "{paint}{line}\x1b[0;0m")?,
+                None => writeln!(out, "{line}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -478,7 +531,7 @@ fn convert(conversion: char, value: &Cell, format: Option<&str>) -> String {
             if percent > 0.0 && percent < 1.0 {
                 format!("{percent:.2}%")
             } else {
-                format!("{percent:.3}%").replace(".000%", "%")
+                format!("{}%", flux_formats::number::format_g(percent, 3))
             }
         }
     }

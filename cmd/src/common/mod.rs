@@ -21,3 +21,4 @@ pub(crate) mod treewalk;
 pub(crate) mod uri;
 pub(crate) mod user;
 pub(crate) mod userconf;
+pub(crate) mod words;

@@ -4,6 +4,7 @@
 //! begin with the sentinel's prefix. A triple quote opens text of several lines.
 
 use crate::common::error::{CmdError, fail};
+use crate::common::words::split;
 
 /// The words of one directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,72 +146,6 @@ impl Parser {
             Some(word) => Err(format!("unknown directive '{word}' (only options are allowed)")),
         }
     }
-}
-
-/// Splits text into words as a shell does: quotes, backslash, comments; `"""` and `'''` quote verbatim.
-fn split(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let after = rest.get(c.len_utf8()..).unwrap_or("");
-        match c {
-            ' ' | '\t' => {
-                words.extend(word.take());
-                rest = after;
-            }
-            '#' if word.is_none() => break,
-            '\\' => {
-                let Some(escaped) = after.chars().next() else {
-                    return Err("nothing follows the backslash at the end".to_owned());
-                };
-                word.get_or_insert_default().push(escaped);
-                rest = after.get(escaped.len_utf8()..).unwrap_or("");
-            }
-            '"' | '\'' => {
-                let triple = String::from(c).repeat(3);
-                let (quoted, tail) = match rest
-                    .strip_prefix(&triple)
-                    .map(|inner| (inner, inner.find(&triple)))
-                {
-                    Some((inner, Some(end))) => {
-                        let (quoted, tail) = inner.split_at_checked(end).unwrap_or((inner, ""));
-                        (quoted.to_owned(), tail.get(3..).unwrap_or(""))
-                    }
-                    _ => quoted(after, c)?,
-                };
-                word.get_or_insert_default().push_str(&quoted);
-                rest = tail;
-            }
-            other => {
-                word.get_or_insert_default().push(other);
-                rest = after;
-            }
-        }
-    }
-    words.extend(word);
-    Ok(words)
-}
-
-/// Reads up to the closing quote; a backslash before it or before another backslash quotes that.
-fn quoted(text: &str, quote: char) -> Result<(String, &str), String> {
-    let mut out = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        if c == quote {
-            return Ok((out, text.get(at + 1..).unwrap_or("")));
-        }
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some((_, next)) if next == quote || next == '\\' => out.push(next),
-            Some((_, next)) => out.extend(['\\', next]),
-            None => break,
-        }
-    }
-    Err(format!("the quote {quote} is not closed"))
 }
 
 #[cfg(test)]

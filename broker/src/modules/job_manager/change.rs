@@ -5,6 +5,7 @@ use super::api::ActiveJob;
 use super::commit::After;
 use super::event::Event;
 use super::job::{self, Job};
+use super::requeue;
 use super::state::State;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
@@ -67,7 +68,7 @@ impl JobManager {
 
     pub(super) fn on_update(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let UpdateRequest { id, updates } = req.payload_json()?;
-        let Value::Object(updates) = updates else {
+        let Value::Object(mut updates) = updates else {
             return Err(inval("one or more jobspec updates are invalid"));
         };
         if !updates.keys().all(|key| key.starts_with("attributes.")) {
@@ -84,9 +85,18 @@ impl JobManager {
         if job.marks.immutable && !is_owner {
             return Err(perm("job is immutable due to previous instance owner update"));
         }
+        let mut constraints = None;
         for (key, value) in &updates {
-            check_update(job, key, value, is_owner)?;
+            if key == requeue::QUEUE {
+                constraints = Some(requeue::check(&cx.config, &self.queues, job, value)?);
+            } else {
+                check_update(job, key, value, is_owner)?;
+            }
         }
+        if let Some(constraints) = constraints {
+            updates.insert(requeue::CONSTRAINTS.to_owned(), constraints);
+        }
+        let job = self.find(id, errno::EINVAL, "unknown job id")?;
         let (running, other_owner) = (job.state.is_running(), is_owner && req.userid != job.userid);
         let now = self.now();
         let expiration = match (running, updates.get(DURATION).and_then(Value::as_f64)) {
@@ -174,7 +184,7 @@ impl JobManager {
     }
 }
 
-/// Checks one update; only the duration can be changed.
+/// Checks one update; only the duration can be changed, and the queue (see [`requeue`]).
 fn check_update(job: &Job, key: &str, value: &Value, is_owner: bool) -> Result<(), RpcError> {
     if key != DURATION {
         return Err(inval(format!("update of {key} not supported")));

@@ -26,6 +26,7 @@ mod purge;
 mod query;
 mod queue;
 mod raise;
+mod requeue;
 mod restart;
 mod service;
 pub mod state;

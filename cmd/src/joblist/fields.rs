@@ -1,6 +1,6 @@
 //! Which fields can a `flux jobs` format name, what are their headings, and what must be asked for to show them?
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use flux_formats::jobid::{Encoding, JobId};
 use flux_formats::jobstate::{JobResult, JobState};
@@ -9,17 +9,20 @@ use serde_json::Value;
 use super::record::Record;
 use crate::common::format::{Cell, Fields};
 use crate::common::jobid::use_ascii;
+use crate::common::uri::local_form;
 use crate::common::user::Names;
 
 /// A field of the table.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Field {
+pub(crate) enum Field {
     /// The job id in one encoding.
     Id(Encoding),
     /// A field by its name in [`SIMPLE`].
     Simple(&'static str),
     /// Something in the annotations.
     Annotation(String),
+    /// Something that the job's instance tells, by the name after `instance.`.
+    Instance(String),
 }
 
 /// Name, heading, attributes that job-list must send.
@@ -112,14 +115,24 @@ const SIMPLE: &[(&str, &str, &[&str])] = &[
     ("uri.local", "URI", &["annotations"]),
 ];
 
+/// Returns true when instances must be asked to show some fields.
+pub(crate) fn needs_instance<'f>(mut fields: impl Iterator<Item = &'f Field>) -> bool {
+    fields.any(|field| matches!(field, Field::Instance(_)))
+}
+
 /// Returns the attributes that job-list must send for some fields, each once.
-pub(super) fn attrs<'f>(fields: impl Iterator<Item = &'f Field>) -> Vec<&'static str> {
-    // Colours follow from the result.
-    let mut attrs: Vec<&'static str> = vec!["state", "result"];
+pub(crate) fn attrs<'f>(fields: impl Iterator<Item = &'f Field>, colored: bool) -> Vec<&'static str> {
+    // Colours follow from the result, and whether the job is an instance.
+    let mut attrs: Vec<&'static str> = if colored {
+        vec!["state", "result", "annotations"]
+    } else {
+        Vec::new()
+    };
     for field in fields {
         let needed: &[&'static str] = match field {
             Field::Id(_) => &[],
             Field::Annotation(_) => &["annotations"],
+            Field::Instance(_) => &["annotations", "state", "userid"],
             Field::Simple(name) => SIMPLE
                 .iter()
                 .find(|(known, _, _)| known == name)
@@ -136,33 +149,39 @@ pub(super) fn attrs<'f>(fields: impl Iterator<Item = &'f Field>) -> Vec<&'static
 
 /// The fields of jobs at one moment.
 #[derive(Debug)]
-pub(super) struct JobFields {
+pub(crate) struct JobFields {
     now: f64,
     ascii: bool,
-    names: RefCell<Names>,
+    names: Mutex<Names>,
 }
 
 impl JobFields {
     /// Returns the fields as they are at `now`.
-    pub(super) fn new(now: f64) -> Self {
+    pub(crate) fn new(now: f64) -> Self {
         JobFields {
             now,
             ascii: use_ascii(),
-            names: RefCell::default(),
+            names: Mutex::default(),
         }
     }
 
     /// Returns the moment.
-    pub(super) fn now(&self) -> f64 {
+    pub(crate) fn now(&self) -> f64 {
         self.now
+    }
+
+    fn username(&self, uid: u32) -> Cell {
+        match self.names.lock() {
+            Ok(mut names) => names.get(uid).into(),
+            // a thread has panicked while it looked a name up
+            Err(_) => uid.to_string().into(),
+        }
     }
 
     fn simple(&self, name: &str, job: &Record) -> Cell {
         match name {
             "userid" => int(job.userid.map(i64::from)),
-            "username" => job
-                .userid
-                .map_or(Cell::None, |uid| self.names.borrow_mut().get(uid).into()),
+            "username" => job.userid.map_or(Cell::None, |uid| self.username(uid)),
             "urgency" => int(job.urgency),
             "priority" => int(job.priority),
             "state" => job.job_state().map_or(Cell::None, |state| state.name().into()),
@@ -214,11 +233,12 @@ impl JobFields {
             "exception.severity" => int(job.exception_severity),
             "exception.type" => text(&job.exception_type),
             "exception.note" => text(&job.exception_note),
-            "dependencies" => job.dependencies.as_deref().unwrap_or(&[]).join(",").into(),
+            "dependencies" => job.dependency_text(self.now).into(),
             "contextual_info" => job.contextual_info(self.now).into(),
             "contextual_time" => Cell::Float(job.contextual_time(self.now)),
             "inactive_reason" => job.inactive_reason().into(),
-            "uri" | "uri.local" => annotation(job, "user.uri"),
+            "uri" => uri(job, false),
+            "uri.local" => uri(job, true),
             _ => Cell::None,
         }
     }
@@ -257,6 +277,17 @@ fn annotation(job: &Record, path: &str) -> Cell {
     }
 }
 
+fn uri(job: &Record, local: bool) -> Cell {
+    let Some(uri) = job.annotation("user.uri").and_then(Value::as_str) else {
+        return Cell::None;
+    };
+    if local || std::env::var_os("FLUX_URI_RESOLVE_LOCAL").is_some() {
+        local_form(uri).map_or(Cell::None, Cell::from)
+    } else {
+        uri.into()
+    }
+}
+
 fn state_emoji(state: JobState) -> &'static str {
     match state {
         JobState::New | JobState::Depend => "🔵",
@@ -291,6 +322,10 @@ impl Fields for JobFields {
         if let Some((known, heading, _)) = SIMPLE.iter().find(|(known, _, _)| *known == name) {
             return Some((Field::Simple(known), (*heading).to_owned()));
         }
+        if let Some(rest) = name.strip_prefix("instance.") {
+            let heading = super::instance::heading(rest)?;
+            return Some((Field::Instance(rest.to_owned()), heading.to_owned()));
+        }
         let path = name.strip_prefix("annotations.").unwrap_or(name);
         let known = ["sched", "user"]
             .iter()
@@ -309,16 +344,22 @@ impl Fields for JobFields {
 
     fn value(&self, field: &Field, job: &Record) -> Cell {
         match field {
+            // the enclosing instance in a tree has no id when it is no job
+            Field::Id(_) if job.id == 0 => ".".into(),
             Field::Id(Encoding::F58) => JobId(job.id).f58(self.ascii).into(),
             Field::Id(encoding) => JobId(job.id).encode(*encoding).into(),
             Field::Simple(name) => self.simple(name, job),
             Field::Annotation(path) => annotation(job, path),
+            Field::Instance(name) => job
+                .instance
+                .as_ref()
+                .map_or(Cell::None, |instance| instance.field(name)),
         }
     }
 
     fn paint(&self, job: &Record) -> Option<&'static str> {
         if job.job_state() != Some(JobState::Inactive) {
-            return None;
+            return job.annotation("user.uri").map(|_| "\x1b[01;34m");
         }
         Some(match job.job_result()? {
             JobResult::Completed => "\x1b[01;32m",

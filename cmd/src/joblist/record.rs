@@ -12,48 +12,51 @@ use crate::common::user::Names;
 /// A job as job-list sends it; keys that were not asked for, or do not apply yet, are absent.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Record {
-    pub(super) id: u64,
-    pub(super) userid: Option<u32>,
-    pub(super) urgency: Option<i64>,
-    pub(super) priority: Option<i64>,
-    pub(super) t_submit: Option<f64>,
-    pub(super) t_depend: Option<f64>,
-    pub(super) t_priority: Option<f64>,
-    pub(super) t_sched: Option<f64>,
-    pub(super) t_run: Option<f64>,
-    pub(super) t_cleanup: Option<f64>,
-    pub(super) t_inactive: Option<f64>,
-    pub(super) state: Option<u32>,
-    pub(super) name: Option<String>,
-    pub(super) cwd: Option<String>,
-    pub(super) queue: Option<String>,
-    pub(super) project: Option<String>,
-    pub(super) bank: Option<String>,
-    pub(super) ntasks: Option<i64>,
-    pub(super) ncores: Option<i64>,
-    pub(super) nnodes: Option<i64>,
-    pub(super) duration: Option<f64>,
-    pub(super) ranks: Option<String>,
-    pub(super) nodelist: Option<String>,
-    pub(super) expiration: Option<f64>,
-    pub(super) waitstatus: Option<i32>,
-    pub(super) success: Option<bool>,
-    pub(super) exception_occurred: Option<bool>,
-    pub(super) exception_severity: Option<i64>,
-    pub(super) exception_type: Option<String>,
-    pub(super) exception_note: Option<String>,
-    pub(super) result: Option<u32>,
-    pub(super) annotations: Option<Map<String, Value>>,
-    pub(super) dependencies: Option<Vec<String>>,
+pub(crate) struct Record {
+    pub(crate) id: u64,
+    pub(crate) userid: Option<u32>,
+    pub(crate) urgency: Option<i64>,
+    pub(crate) priority: Option<i64>,
+    pub(crate) t_submit: Option<f64>,
+    pub(crate) t_depend: Option<f64>,
+    pub(crate) t_priority: Option<f64>,
+    pub(crate) t_sched: Option<f64>,
+    pub(crate) t_run: Option<f64>,
+    pub(crate) t_cleanup: Option<f64>,
+    pub(crate) t_inactive: Option<f64>,
+    pub(crate) state: Option<u32>,
+    pub(crate) name: Option<String>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) queue: Option<String>,
+    pub(crate) project: Option<String>,
+    pub(crate) bank: Option<String>,
+    pub(crate) ntasks: Option<i64>,
+    pub(crate) ncores: Option<i64>,
+    pub(crate) nnodes: Option<i64>,
+    pub(crate) duration: Option<f64>,
+    pub(crate) ranks: Option<String>,
+    pub(crate) nodelist: Option<String>,
+    pub(crate) expiration: Option<f64>,
+    pub(crate) waitstatus: Option<i32>,
+    pub(crate) success: Option<bool>,
+    pub(crate) exception_occurred: Option<bool>,
+    pub(crate) exception_severity: Option<i64>,
+    pub(crate) exception_type: Option<String>,
+    pub(crate) exception_note: Option<String>,
+    pub(crate) result: Option<u32>,
+    pub(crate) annotations: Option<Map<String, Value>>,
+    pub(crate) dependencies: Option<Vec<String>>,
+    /// What the instance that the job runs tells, when it was asked.
+    #[serde(skip)]
+    pub(crate) instance: Option<super::instance::Instance>,
 }
 
 impl Record {
-    pub(super) fn job_state(&self) -> Option<JobState> {
+    pub(crate) fn job_state(&self) -> Option<JobState> {
         JobState::from_bit(self.state?)
     }
 
-    pub(super) fn job_result(&self) -> Option<JobResult> {
+    pub(crate) fn job_result(&self) -> Option<JobResult> {
         JobResult::from_bit(self.result?)
     }
 
@@ -62,7 +65,7 @@ impl Record {
     }
 
     /// Returns the result of an inactive job, else the state.
-    pub(super) fn status(&self) -> &'static str {
+    pub(crate) fn status(&self) -> &'static str {
         match (self.job_state(), self.job_result()) {
             (Some(JobState::Inactive), Some(result)) => result.name(),
             (Some(state), _) => state.name(),
@@ -71,7 +74,7 @@ impl Record {
     }
 
     /// Returns the abbreviation of [`Record::status`].
-    pub(super) fn status_abbrev(&self) -> String {
+    pub(crate) fn status_abbrev(&self) -> String {
         match (self.job_state(), self.job_result()) {
             (Some(JobState::Inactive), Some(result)) => result.abbreviation().to_owned(),
             (Some(state), _) => state.letter().to_string(),
@@ -80,7 +83,7 @@ impl Record {
     }
 
     /// Returns how long the job has run, in seconds.
-    pub(super) fn runtime(&self, now: f64) -> f64 {
+    pub(crate) fn runtime(&self, now: f64) -> f64 {
         let Some(begin) = self.t_run else { return 0.0 };
         match self.t_cleanup {
             Some(end) => end - begin,
@@ -89,7 +92,7 @@ impl Record {
     }
 
     /// Returns the requested duration of a pending job, else the time it has run.
-    pub(super) fn contextual_time(&self, now: f64) -> f64 {
+    pub(crate) fn contextual_time(&self, now: f64) -> f64 {
         if self.is_in(JobState::PENDING) {
             self.duration.unwrap_or(0.0)
         } else {
@@ -98,7 +101,7 @@ impl Record {
     }
 
     /// Returns the time left before a running job ends.
-    pub(super) fn t_remaining(&self, now: f64) -> f64 {
+    pub(crate) fn t_remaining(&self, now: f64) -> f64 {
         let expiration = self.expiration.unwrap_or(0.0);
         if self.is_in(JobState::RUNNING) && expiration > 0.0 {
             (expiration - now).max(0.0)
@@ -108,7 +111,7 @@ impl Record {
     }
 
     /// Returns the exit code; -128 for a job that ended by an exception before it ran.
-    pub(super) fn returncode(&self) -> Option<i64> {
+    pub(crate) fn returncode(&self) -> Option<i64> {
         if !self.is_in(JobState::Inactive.bit()) {
             return None;
         }
@@ -119,25 +122,43 @@ impl Record {
         }
     }
 
+    /// Returns the URI of the instance that a running job is.
+    pub(crate) fn instance_uri(&self) -> Option<String> {
+        let uri = self.annotation("user.uri")?.as_str()?;
+        self.is_in(JobState::Run.bit()).then(|| uri.to_owned())
+    }
+
     /// Returns the value at a dotted path of the annotations.
-    pub(super) fn annotation(&self, path: &str) -> Option<&Value> {
+    pub(crate) fn annotation(&self, path: &str) -> Option<&Value> {
         let mut keys = path.split('.');
         let first = self.annotations.as_ref()?.get(keys.next()?)?;
         keys.try_fold(first, |value, key| value.get(key))
     }
 
     /// Returns what a reader wants to know next: where the job runs, or why it does not.
-    pub(super) fn contextual_info(&self, now: f64) -> String {
+    pub(crate) fn contextual_info(&self, now: f64) -> String {
         match self.job_state() {
             Some(JobState::Priority) => "priority-wait".to_owned(),
-            Some(JobState::Depend) => format!(
-                "depends:{}",
-                self.dependencies.as_deref().unwrap_or(&[]).join(",")
-            ),
+            Some(JobState::Depend) => format!("depends:{}", self.dependency_text(now)),
             Some(JobState::Sched) => self.sched_info(now),
             Some(_) => self.nodelist.clone().unwrap_or_default(),
             None => String::new(),
         }
+    }
+
+    /// Returns the dependencies for people: a begin time is shown as such.
+    pub(crate) fn dependency_text(&self, now: f64) -> String {
+        let list = self.dependencies.as_deref().unwrap_or(&[]);
+        let shown: Vec<String> = list
+            .iter()
+            .map(|dependency| {
+                let time = dependency
+                    .strip_prefix("begin-time=")
+                    .and_then(|time| time.parse::<f64>().ok());
+                time.map_or_else(|| dependency.clone(), |time| begin_time(time, now))
+            })
+            .collect();
+        shown.join(",")
     }
 
     fn sched_info(&self, now: f64) -> String {
@@ -160,7 +181,7 @@ impl Record {
     }
 
     /// Returns in a few words why the job ended.
-    pub(super) fn inactive_reason(&self) -> String {
+    pub(crate) fn inactive_reason(&self) -> String {
         if !self.is_in(JobState::Inactive.bit()) {
             return String::new();
         }
@@ -190,7 +211,7 @@ impl Record {
     }
 
     /// Returns the job as `--json` shows it.
-    pub(super) fn to_json(&self, now: f64, names: &mut Names) -> Value {
+    pub(crate) fn to_json(&self, now: f64, names: &mut Names) -> Value {
         let mut map = Map::new();
         let mut put = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -251,5 +272,16 @@ impl Record {
         }
         put("exception", Some(exception));
         Value::Object(map)
+    }
+}
+
+/// Shows when a job may begin; the day only when it is not today.
+fn begin_time(time: f64, now: f64) -> String {
+    use crate::common::time::strftime;
+    let today = strftime(time, "%F") == strftime(now, "%F");
+    let text = strftime(time, if today { "begin@%H:%M" } else { "begin@%b%d-%H:%M" });
+    match strftime(time, "%S") {
+        seconds if seconds == "00" => text,
+        seconds => format!("{text}:{seconds}"),
     }
 }
