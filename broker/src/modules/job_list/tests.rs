@@ -288,10 +288,7 @@ fn purged_jobs_leave_memory_and_file() {
 /// A job manager over what another left, with a job list whose file is in `dir`.
 fn bench_in(dir: &Path, world: Option<Bench>) -> Bench {
     let mut bench = match world {
-        Some(old) => Bench {
-            next: old.next,
-            ..Bench::over(old.world.clone())
-        },
+        Some(old) => Bench::over(old.world.clone()),
         None => Bench::new(8, true),
     };
     let statedir = dir.to_str().unwrap();

@@ -11,6 +11,9 @@
 
 use super::JobManager;
 use super::api::{Answer, JobEvent};
+use super::inactive::Inactive;
+use super::index;
+use super::index_store::version_change;
 use super::ports::Change;
 use crate::service::{Cx, RpcError};
 use bytes::Bytes;
@@ -52,6 +55,8 @@ struct JobChanges {
     eventlog: String,
     /// The job's `submit` event is among them.
     is_new: bool,
+    /// Its `clean` event is among them.
+    ended: Option<Inactive>,
 }
 
 /// Events and changes that share one commit.
@@ -62,11 +67,44 @@ pub(super) struct Batch {
     events: Vec<JobEvent>,
     after: Vec<After>,
     durable: bool,
+    /// Lines for the index of jobs, besides those of the events.
+    index_lines: String,
+    /// Where in the index the lines go; `None` when no index is kept.
+    index_key: Option<String>,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.other.is_empty() && self.events.is_empty() && self.after.is_empty()
+        self.jobs.is_empty()
+            && self.other.is_empty()
+            && self.events.is_empty()
+            && self.after.is_empty()
+            && self.index_lines.is_empty()
+    }
+
+    /// Adds lines for the index of jobs.
+    pub(super) fn index_lines(&mut self, lines: &str) {
+        self.index_lines.push_str(lines);
+    }
+
+    /// Notes that a job's `clean` event is in this batch.
+    pub(super) fn ended(&mut self, id: JobId, job: Inactive) {
+        self.jobs.entry(id).or_default().ended = Some(job);
+    }
+
+    /// Returns the lines that the index of jobs gets.
+    fn index_text(&self) -> String {
+        let mut text = String::new();
+        for (id, job) in &self.jobs {
+            if job.is_new {
+                index::submitted(&mut text, *id);
+            }
+            if let Some(ended) = &job.ended {
+                index::ended(&mut text, *id, ended);
+            }
+        }
+        text.push_str(&self.index_lines);
+        text
     }
 
     /// Adds an event; `logged` ones go to the eventlog, all to the journal.
@@ -112,6 +150,9 @@ impl Batch {
                 });
             }
         }
+        if let Some(key) = &self.index_key {
+            changes.push(Change::Append(key.clone(), Bytes::from(self.index_text())));
+        }
         changes
     }
 
@@ -155,7 +196,10 @@ impl JobManager {
         if self.in_flight.is_some() || self.open.is_empty() {
             return;
         }
-        let batch = std::mem::take(&mut self.open);
+        let mut batch = std::mem::take(&mut self.open);
+        if self.index.on {
+            self.place_in_index(&mut batch);
+        }
         let (changes, durable) = (batch.changes(), batch.durable);
         self.in_flight = Some(batch);
         if changes.is_empty() {
@@ -167,6 +211,19 @@ impl JobManager {
                 durable,
                 Box::new(|me, cx, result| me.committed(cx, result)),
             );
+        }
+    }
+
+    /// Chooses where the lines of a batch go in the index of jobs.
+    fn place_in_index(&mut self, batch: &mut Batch) {
+        let text = batch.index_text();
+        if text.is_empty() {
+            return;
+        }
+        batch.index_key = Some(self.index.append(&text));
+        if !self.index.complete && !self.index.rewriting {
+            self.index.complete = true;
+            batch.other.push(version_change());
         }
     }
 

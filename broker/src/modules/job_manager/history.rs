@@ -1,12 +1,12 @@
 //! Which jobs did a user submit, newest first? (flux-core: job-manager `.history`; `flux job last`.)
 
 use flux_formats::jobid::JobId;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-/// Ids of each user's jobs, ascending; ids grow with submission time.
+/// Ids of each user's jobs, ascending; ids grow with submission time, and the oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    users: HashMap<u32, Vec<u64>>,
+    users: HashMap<u32, VecDeque<u64>>,
 }
 
 /// The text is no Python slice.
@@ -17,13 +17,13 @@ pub(super) struct SliceError;
 impl History {
     pub(super) fn add(&mut self, userid: u32, id: JobId) {
         let ids = self.users.entry(userid).or_default();
-        match ids.last() {
+        match ids.back() {
             Some(last) if *last >= id.0 => {
                 if let Err(at) = ids.binary_search(&id.0) {
                     ids.insert(at, id.0);
                 }
             }
-            _ => ids.push(id.0),
+            _ => ids.push_back(id.0),
         }
     }
 
@@ -34,18 +34,8 @@ impl History {
         if let Ok(at) = ids.binary_search(&id.0) {
             ids.remove(at);
         }
-    }
-
-    /// Removes many ids at once.
-    pub(super) fn forget_all(&mut self, gone: &[(JobId, u32)]) {
-        let mut users: HashMap<u32, std::collections::HashSet<u64>> = HashMap::new();
-        for (id, userid) in gone {
-            users.entry(*userid).or_default().insert(id.0);
-        }
-        for (userid, gone) in users {
-            if let Some(ids) = self.users.get_mut(&userid) {
-                ids.retain(|id| !gone.contains(id));
-            }
+        if ids.is_empty() {
+            self.users.remove(&userid);
         }
     }
 
@@ -54,14 +44,10 @@ impl History {
     /// # Errors
     /// The text is no slice.
     pub(super) fn slice(&self, userid: u32, slice: &str) -> Result<Vec<u64>, SliceError> {
-        let ids = self.users.get(&userid).map_or(&[][..], Vec::as_slice);
-        let newest = |index: usize| {
-            ids.len()
-                .checked_sub(index + 1)
-                .and_then(|at| ids.get(at))
-                .copied()
-        };
-        Ok(indices(slice, ids.len())?.filter_map(newest).collect())
+        let ids = self.users.get(&userid);
+        let len = ids.map_or(0, VecDeque::len);
+        let newest = |index: usize| ids?.get(len.checked_sub(index + 1)?).copied();
+        Ok(indices(slice, len)?.filter_map(newest).collect())
     }
 }
 
@@ -154,7 +140,8 @@ mod tests {
         assert_eq!(history.slice(7, "[:]").unwrap(), [5, 3, 1]);
         history.forget(7, JobId(5));
         assert_eq!(history.slice(7, "[:1]").unwrap(), [3]);
-        history.forget_all(&[(JobId(3), 7), (JobId(1), 7)]);
+        history.forget(7, JobId(3));
+        history.forget(7, JobId(1));
         assert!(history.slice(7, "[:]").unwrap().is_empty());
         assert!(history.slice(8, "[:]").unwrap().is_empty());
     }

@@ -27,7 +27,7 @@ pub(super) struct Read {
 
 impl JobManager {
     /// Begins to find out which jobs there are: by the index, or by a walk through all of them.
-    pub(super) fn find_jobs(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn begin_restart(&mut self, cx: &mut Cx<'_>) {
         self.index.on = cx.attrs.get("statedir").is_some();
         let then = Box::new(|me: &mut JobManager, cx: &mut Cx<'_>, result| me.version_read(cx, result));
         self.store.lookup(cx, VERSION_KEY, then);

@@ -3,7 +3,8 @@
 //! It owns the life of every job: the RFC 21 state machine ([`state`]), the eventlogs, the journal, the queues, and
 //! who is asked to do what next (scheduler, execution). Other local services talk to it through [`api`].
 //!
-//! Pure: `state` (the table), `job` (one job and its next step), `event`, `queue`, `annotate`, `inactive`, `history`.
+//! Pure: `state` (the table), `job` (one job and its next step), `event`, `queue`, `annotate`, `inactive`, `history`,
+//! `index`.
 //! The actor: `service` (state and methods), `post` (events and steps), `commit` (one commit per turn), and a file per
 //! family of requests.
 
@@ -17,6 +18,8 @@ mod event;
 mod exec;
 mod history;
 mod inactive;
+mod index;
+mod index_store;
 mod job;
 mod journal;
 mod names;

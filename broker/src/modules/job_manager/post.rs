@@ -4,6 +4,7 @@ use super::JobManager;
 use super::api::JobEvent;
 use super::commit::After;
 use super::event::{Event, Exception};
+use super::inactive::Inactive;
 use super::job::{Alloc, Exec, Job, Step, Surroundings};
 use super::ports::SchedRequest;
 use super::state::State;
@@ -88,11 +89,16 @@ impl JobManager {
             },
         };
         self.line = line;
+        let ended = (job.state == State::Inactive && before != State::Inactive).then(|| Inactive::of(job));
         let logged = event.is_logged();
         if logged {
             job.events.push(entry.clone());
         }
-        self.batch(cx).event(entry, logged, event.is_durable());
+        let batch = self.batch(cx);
+        batch.event(entry, logged, event.is_durable());
+        if let Some(ended) = ended.filter(|_| logged) {
+            batch.ended(id, ended);
+        }
         Ok(())
     }
 

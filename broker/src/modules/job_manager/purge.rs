@@ -92,8 +92,10 @@ impl JobManager {
     }
 
     fn purge_jobs(&mut self, cx: &mut Cx<'_>, purged: &[(JobId, Inactive)]) {
-        let gone: Vec<(JobId, u32)> = purged.iter().map(|(id, job)| (*id, job.userid)).collect();
-        self.history.forget_all(&gone);
+        for (id, job) in purged {
+            self.history.forget(job.userid, *id);
+        }
+        self.purge_from_index(cx, purged.iter().map(|(id, _)| *id));
         // the largest id must not be forgotten with its job
         let checkpoint = self.checkpoint_change();
         let batch = self.batch(cx);

@@ -8,6 +8,8 @@ use super::JobManager;
 use super::api::JobEvent;
 use super::commit::Call;
 use super::event::Event;
+use super::index;
+use super::index_store::Read;
 use super::job::Job;
 use super::ports::Change;
 use super::state::State;
@@ -19,6 +21,7 @@ use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::flags::WAITABLE;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// KVS key of what is remembered besides eventlogs.
@@ -38,6 +41,10 @@ pub(super) struct Restart {
     todo: Vec<String>,
     outstanding: usize,
     count: usize,
+    /// The index of jobs, while it is read.
+    pub(super) index: Option<Read>,
+    /// There was no index: all jobs are looked at.
+    walked: bool,
 }
 
 enum Deferred {
@@ -83,10 +90,20 @@ impl JobManager {
         }
     }
 
-    /// Begins to read what a former run left in the KVS.
-    pub(super) fn begin_restart(&mut self, cx: &mut Cx<'_>) {
+    /// Looks at all jobs that a former run left in the KVS.
+    pub(super) fn walk_jobs(&mut self, cx: &mut Cx<'_>) {
         if let Some(restart) = &mut self.restart {
+            restart.walked = true;
             restart.todo.push("job".to_owned());
+        }
+        self.read_more(cx);
+    }
+
+    /// Replays these jobs; there are `inactive` others.
+    pub(super) fn replay_jobs(&mut self, cx: &mut Cx<'_>, active: &BTreeSet<JobId>, inactive: usize) {
+        if let Some(restart) = &mut self.restart {
+            restart.count = inactive;
+            restart.todo = active.iter().rev().map(|id| id.kvs_path()).collect();
         }
         self.read_more(cx);
     }
@@ -155,6 +172,9 @@ impl JobManager {
             Box::new(
                 move |me, cx, log| match log.map_err(|err| ReplayError::Lookup("eventlog", err)) {
                     Ok(log) => me.first_replay(cx, id, &log),
+                    Err(ReplayError::Lookup(_, err)) if err.errnum == errno::ENOENT && me.index.on => {
+                        me.no_such_job(cx, id);
+                    }
                     Err(err) => me.not_replayed(cx, id, &err),
                 },
             ),
@@ -221,6 +241,15 @@ impl JobManager {
         });
     }
 
+    /// A job is in the index, but not in the KVS: its submission failed and was never acknowledged.
+    fn no_such_job(&mut self, cx: &mut Cx<'_>, id: JobId) {
+        tracing::debug!(jobid = %id, "not in the KVS");
+        let mut line = String::new();
+        index::purged(&mut line, id);
+        self.batch(cx).index_lines(&line);
+        self.job_done(cx);
+    }
+
     fn not_replayed(&mut self, cx: &mut Cx<'_>, id: JobId, err: &ReplayError) {
         let source = std::error::Error::source(err)
             .map(|source| format!(": {source}"))
@@ -264,6 +293,7 @@ impl JobManager {
             cx.log_as_me(6, &format!("restart: {} jobs", restart.count));
             cx.log_as_me(6, &format!("restart: {} running jobs", self.running));
         }
+        self.begin_index(cx, restart.walked);
         self.resume_jobs(cx);
         for deferred in restart.deferred {
             match deferred {

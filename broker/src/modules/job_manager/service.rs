@@ -4,6 +4,7 @@ use super::commit::Batch;
 use super::config::Config;
 use super::history::History;
 use super::inactive::InactiveJobs;
+use super::index::Index;
 use super::job::Job;
 use super::journal::Journal;
 use super::names::Names;
@@ -28,6 +29,7 @@ pub struct JobManager {
     pub(super) active: BTreeMap<JobId, Job>,
     pub(super) inactive: InactiveJobs,
     pub(super) history: History,
+    pub(super) index: Index,
     /// Jobs to be sent to the scheduler, the next one first.
     pub(super) queued: BTreeSet<(Reverse<u64>, JobId)>,
     /// Jobs with the scheduler.
@@ -130,6 +132,7 @@ impl JobManager {
             active: BTreeMap::new(),
             inactive: InactiveJobs::default(),
             history: History::default(),
+            index: Index::default(),
             queued: BTreeSet::new(),
             alloc_pending: 0,
             running: 0,

@@ -24,6 +24,8 @@ pub(crate) struct World {
     pub(crate) map: BTreeMap<String, Vec<u8>>,
     pub(crate) commits: usize,
     pub(crate) durable_commits: usize,
+    /// Keys that were looked up.
+    pub(crate) lookups: Vec<String>,
     /// Commits fail with this.
     pub(crate) fail: Option<u32>,
     /// A failing commit is visible all the same.
@@ -41,6 +43,17 @@ pub(crate) struct World {
     /// Jobs run to their end as soon as they are started.
     pub(crate) auto: bool,
     pub(crate) exec_gone: bool,
+}
+
+impl World {
+    /// Returns the largest job id in the store.
+    fn last_id(&self) -> u64 {
+        let logs = self.map.keys().filter_map(|key| key.strip_suffix(".eventlog"));
+        logs.filter_map(|path| path.parse::<JobId>().ok())
+            .map(|id| id.0)
+            .max()
+            .unwrap_or(0)
+    }
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -76,6 +89,7 @@ impl Store for FakeStore {
     }
 
     fn lookup(&mut self, cx: &mut Cx<'_>, key: &str, done: Stored<Bytes>) {
+        self.0.borrow_mut().lookups.push(key.to_owned());
         let found = self.0.borrow().map.get(key).map(|v| Bytes::copy_from_slice(v));
         reply(cx, done, found.ok_or_else(|| RpcError::bare(errno::ENOENT)));
     }
@@ -219,7 +233,7 @@ pub(crate) struct Bench {
     pub(crate) hub: TestHub,
     pub(crate) world: Shared,
     /// The last id given out.
-    pub(crate) next: u64,
+    next: u64,
 }
 
 /// Results of a submission.
@@ -261,7 +275,12 @@ impl Bench {
 
     /// Starts a job manager over what an earlier one left.
     pub(crate) fn over(world: Shared) -> Self {
-        let mut hub = TestHub::new(&[]);
+        Self::over_with(world, &[])
+    }
+
+    /// The same with broker attributes.
+    pub(crate) fn over_with(world: Shared, attributes: &[(&str, &str)]) -> Self {
+        let mut hub = TestHub::new(attributes);
         let jobs = JobManager::with_ports(
             Box::new(FakeStore(world.clone())),
             Box::new(FakeScheduler(world.clone())),
@@ -269,11 +288,8 @@ impl Bench {
         );
         hub.load("job-manager", Box::new(jobs)).unwrap();
         hub.with_probe(|cx| api::sched_ready(cx, true));
-        Bench {
-            hub,
-            world,
-            next: 1 << 24,
-        }
+        let next = world.borrow().last_id().max(1 << 24);
+        Bench { hub, world, next }
     }
 
     pub(crate) fn submission(&mut self, urgency: u8, flags: u32) -> Submission {

@@ -1,6 +1,7 @@
 //! The job manager as an actor, over fakes of its neighbours.
 
 pub(crate) mod fakes;
+mod index;
 mod life;
 mod pipeline;
 mod requests;
