@@ -13,6 +13,7 @@ mod exec;
 mod guest;
 mod help;
 mod job;
+mod job_list;
 mod jobs;
 mod kvs;
 mod launch;

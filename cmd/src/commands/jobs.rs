@@ -18,12 +18,14 @@ use crate::common::json::python;
 use crate::common::time::{now, parse_datetime};
 use crate::common::user;
 use crate::joblist::{
-    Field, Filter, JobFields, JobStats, Query, Record, attrs, fetch_ids, fetch_instances, list_jobs,
-    needs_instance,
+    Field, Filter, JobFields, JobStats, Query, Record, attrs, fetch_ids, fetch_instances, list_each,
+    list_jobs, needs_instance,
 };
 
 /// Jobs listed when nobody says how many.
 const COUNT_DEFAULT: u64 = 1000;
+/// Jobs of a longer list for which columns are laid out.
+const LAYOUT_JOBS: usize = 1000;
 
 /// Built-in formats: name, description, format.
 const FORMATS: Catalogue = Catalogue {
@@ -198,6 +200,11 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         }
     }
     let ids = list(matches, "jobid");
+    if ids.is_empty() && !as_json && listing.is_long() && !format.sorts() {
+        let truncated = listing.stream(&mut handle, (&format, &fields, colored), &mut out)?;
+        listing.warn_when(truncated);
+        return Ok(0);
+    }
     let (mut records, truncated) = listing.fetch(ctx, &mut handle, &ids)?;
     if !ids.is_empty() && records.is_empty() {
         return Err(CmdError::Silent(1));
@@ -222,13 +229,7 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     };
     listing.print(records, &shown, "", 0, &mut out)?;
     out.flush()?;
-    if truncated && !no_header {
-        crate::common::ctx::eprint(format!(
-            "warning: output truncated at {} jobs.\nUse --count to increase returned results or use filters to alter \
-             results.",
-            listing.count
-        ));
-    }
+    listing.warn_when(truncated);
     Ok(0)
 }
 
@@ -311,6 +312,61 @@ struct Shown<'s> {
     width: Option<usize>,
 }
 
+/// A table that is printed while its rows come.
+struct Table<'s, F> {
+    begun: Option<Layout<'s, Field>>,
+    /// Rows for which the layout is made.
+    waiting: Vec<Record>,
+    begin: F,
+    fields: &'s JobFields,
+    no_header: bool,
+    width: Option<usize>,
+}
+
+impl<'s, F: Fn(&[Record]) -> Layout<'s, Field>> Table<'s, F> {
+    fn take(&mut self, rows: Vec<Record>, out: &mut impl Write) -> Result<(), CmdError> {
+        if let Some(layout) = &self.begun {
+            return print_rows(layout, self.fields, &rows, self.width, out);
+        }
+        self.waiting.extend(rows);
+        if self.waiting.len() >= LAYOUT_JOBS {
+            self.finish(out)?;
+        }
+        Ok(())
+    }
+
+    /// Prints what waits, with the header before it.
+    fn finish(&mut self, out: &mut impl Write) -> Result<(), CmdError> {
+        if self.begun.is_none() {
+            let layout = (self.begin)(&self.waiting);
+            if !self.no_header {
+                writeln!(out, "{}", cut(layout.header(), self.width))?;
+            }
+            print_rows(&layout, self.fields, &self.waiting, self.width, out)?;
+            self.waiting = Vec::new();
+            self.begun = Some(layout);
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn print_rows(
+    layout: &Layout<'_, Field>,
+    fields: &JobFields,
+    rows: &[Record],
+    width: Option<usize>,
+    out: &mut impl Write,
+) -> Result<(), CmdError> {
+    if width.is_none() {
+        return layout.rows(fields, rows, out);
+    }
+    for row in rows {
+        writeln!(out, "{}", cut(layout.row(fields, row), width))?;
+    }
+    Ok(())
+}
+
 /// What was found in the instance of a job.
 struct Below {
     id: JobId,
@@ -357,6 +413,51 @@ impl<'a> Listing<'a> {
             },
             recurse_all,
         })
+    }
+
+    /// Returns true for a list of more jobs than a screen or a script usually wants, which is printed as it comes.
+    fn is_long(&self) -> bool {
+        (self.count == 0 || self.count > COUNT_DEFAULT) && self.levels == 0 && !self.instances
+    }
+
+    /// Prints the list as it comes; returns true when there are more jobs. Columns are laid out for those that come
+    /// first.
+    fn stream(
+        &self,
+        handle: &mut Handle,
+        (format, fields, colored): (&Format<Field>, &JobFields, bool),
+        out: &mut impl Write,
+    ) -> Result<bool, CmdError> {
+        let mut table = Table {
+            begun: None,
+            waiting: Vec::new(),
+            begin: |records: &[Record]| format.layout(fields, records, colored),
+            fields,
+            no_header: self.matches.get_flag("no-header"),
+            width: parsed(self.matches, "width")?,
+        };
+        let limit = usize::try_from(self.count).ok().filter(|limit| *limit > 0);
+        let mut left = limit.unwrap_or(usize::MAX);
+        let mut truncated = false;
+        list_each(handle, &self.query, &self.wanted, |mut more: Vec<Record>| {
+            truncated |= more.len() > left;
+            more.truncate(left);
+            left -= more.len();
+            table.take(more, out)
+        })?;
+        table.finish(out)?;
+        Ok(truncated)
+    }
+
+    /// Says that there are more jobs than were shown.
+    fn warn_when(&self, truncated: bool) {
+        if truncated && !self.matches.get_flag("no-header") {
+            crate::common::ctx::eprint(format!(
+                "warning: output truncated at {} jobs.\nUse --count to increase returned results or use filters to alter \
+                 results.",
+                self.count
+            ));
+        }
     }
 
     fn fetch(

@@ -307,6 +307,11 @@ impl<F> Format<F> {
         layout.rows(fields, rows, out)
     }
 
+    /// Returns true when rows are to be sorted, so that all must be there before one is printed.
+    pub(crate) fn sorts(&self) -> bool {
+        !self.sort.is_empty()
+    }
+
     /// Sorts rows as the format says.
     pub(crate) fn sort<T: Fields<Field = F>>(&self, fields: &T, rows: &mut [T::Row]) {
         if !self.sort.is_empty() {

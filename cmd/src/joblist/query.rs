@@ -153,6 +153,24 @@ impl Query {
 /// # Errors
 /// Those of the RPC.
 pub(crate) fn list(handle: &mut Handle, query: &Query, wanted: &[&str]) -> Result<Vec<Record>, Error> {
+    let mut records = Vec::new();
+    list_each(handle, query, wanted, |more| {
+        records.extend(more);
+        Ok::<(), Error>(())
+    })?;
+    Ok(records)
+}
+
+/// Gives the jobs of a query to `take` as they come, with the attributes wanted.
+///
+/// # Errors
+/// Those of the RPC and of `take`.
+pub(crate) fn list_each<E: From<Error>>(
+    handle: &mut Handle,
+    query: &Query,
+    wanted: &[&str],
+    mut take: impl FnMut(Vec<Record>) -> Result<(), E>,
+) -> Result<(), E> {
     #[derive(Deserialize)]
     struct Response {
         #[serde(default)]
@@ -165,18 +183,17 @@ pub(crate) fn list(handle: &mut Handle, query: &Query, wanted: &[&str]) -> Resul
         "constraint": query.constraint(),
     });
     let stream = handle.stream("job-list.list", NODEID_ANY, &request)?;
-    let mut records = Vec::new();
     let mut first = true;
-    while let Some(response) = handle.next_json::<Response>(&stream)? {
-        records.extend(response.jobs);
+    while let Some(Response { jobs, version }) = handle.next_json(&stream)? {
+        take(jobs)?;
         // an older instance answers once
-        if first && response.version == 0 {
+        if first && version == 0 {
             handle.forget(stream);
             break;
         }
         first = false;
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Returns jobs by id, and what to say of those that are not there.
