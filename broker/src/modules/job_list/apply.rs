@@ -8,11 +8,14 @@ use flux_formats::jobstate::JobState;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::rc::Rc;
 
 /// Values that jobs have in common.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     specs: Interner<Spec>,
+    /// The jobspec that was read last, which the next job often shares.
+    last_spec: Option<(Rc<Value>, Rc<Spec>)>,
     allocs: Interner<Alloc>,
     texts: Interner<str>,
 }
@@ -72,8 +75,7 @@ impl Shared {
     /// Returns the job that a `submit` event makes.
     pub(super) fn submitted(&mut self, event: &JobEvent) -> Option<Job> {
         let submit: Submit = context(event)?;
-        let spec = event.jobspec.as_deref().map(Spec::of).unwrap_or_default();
-        let spec = self.specs.intern(spec);
+        let spec = self.spec(event);
         Some(Job::new(
             event.id,
             submit.userid,
@@ -81,6 +83,20 @@ impl Shared {
             event.timestamp,
             spec,
         ))
+    }
+
+    fn spec(&mut self, event: &JobEvent) -> Rc<Spec> {
+        let Some(jobspec) = &event.jobspec else {
+            return self.specs.intern(Spec::default());
+        };
+        if let Some((last, spec)) = &self.last_spec
+            && Rc::ptr_eq(last, jobspec)
+        {
+            return spec.clone();
+        }
+        let spec = self.specs.intern(Spec::of(jobspec));
+        self.last_spec = Some((jobspec.clone(), spec.clone()));
+        spec
     }
 
     /// Applies an event to its job.
@@ -105,11 +121,7 @@ impl Shared {
                 }
             }
             "flux-restart" if job.state == JobState::Sched => job.state = JobState::Priority,
-            "jobspec-update" => {
-                if let Some(jobspec) = event.jobspec.as_deref() {
-                    job.spec = self.specs.intern(Spec::of(jobspec));
-                }
-            }
+            "jobspec-update" if event.jobspec.is_some() => job.spec = self.spec(event),
             "resource-update" => {
                 if let Some(Expiration { expiration }) = context(event) {
                     job.expiration = expiration;

@@ -50,8 +50,8 @@ impl JobManager {
                     let mut jobspec: Value = serde_json::from_slice(&payload).ok()?;
                     let environment = take_environment(&mut jobspec);
                     Some(Secrets {
-                        j: Rc::from(j),
-                        environment,
+                        j: j.into(),
+                        environment: environment.into(),
                     })
                 });
                 let waits = me.active.get(&id).is_some_and(|job| job.exec == Exec::Intended);
@@ -72,7 +72,10 @@ impl JobManager {
         };
         let mut jobspec = job.jobspec.clone();
         let (j, environment) = match secrets {
-            Some(Secrets { j, environment }) => (Some(j), environment),
+            Some(Secrets { j, environment }) => {
+                let j = std::str::from_utf8(&j).ok().map(Rc::from);
+                (j, environment.into_value())
+            }
             None => (None, None),
         };
         if let Some(environment) = environment {

@@ -32,6 +32,7 @@ mod raise;
 mod requeue;
 mod restart;
 mod service;
+mod specs;
 pub mod state;
 mod submit;
 mod wait;

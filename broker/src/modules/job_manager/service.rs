@@ -11,6 +11,7 @@ use super::names::Names;
 use super::ports::{Executor, LocalExecutor, LocalScheduler, LocalStore, SchedRequest, Scheduler, Store};
 use super::queue::Queues;
 use super::restart::Restart;
+use super::specs::Specs;
 use super::wait::Waits;
 use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
@@ -30,6 +31,7 @@ pub struct JobManager {
     pub(super) inactive: InactiveJobs,
     pub(super) history: History,
     pub(super) index: Index,
+    pub(super) specs: Specs,
     /// Jobs to be sent to the scheduler, the next one first.
     pub(super) queued: BTreeSet<(Reverse<u64>, JobId)>,
     /// Jobs with the scheduler.
@@ -133,6 +135,7 @@ impl JobManager {
             inactive: InactiveJobs::default(),
             history: History::default(),
             index: Index::default(),
+            specs: Specs::default(),
             queued: BTreeSet::new(),
             alloc_pending: 0,
             running: 0,

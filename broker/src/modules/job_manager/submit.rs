@@ -6,6 +6,7 @@ use super::commit::After;
 use super::event::Event;
 use super::job::Job;
 use crate::service::{Cx, RpcError};
+use bytes::Bytes;
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::{self, Message};
@@ -18,13 +19,51 @@ use std::rc::Rc;
 /// KVS when the job starts.
 pub(super) const SECRET_BYTES_MAX: usize = 64 << 20;
 
+/// Jobs that wait above which environments are kept as text, which takes a fifth of the room.
+const PARSED_MAX: usize = 256;
+
 /// What a job's shells get besides the jobspec that everyone may see.
 #[derive(Debug)]
 pub(super) struct Secrets {
-    /// The signed jobspec.
-    pub(super) j: Rc<str>,
+    /// The signed jobspec, UTF-8; the KVS has the same bytes.
+    pub(super) j: Bytes,
     /// `attributes.system.environment`.
-    pub(super) environment: Option<Value>,
+    pub(super) environment: Environment,
+}
+
+/// A job's environment.
+#[derive(Debug)]
+pub(super) enum Environment {
+    None,
+    Parsed(Value),
+    /// JSON text.
+    Text(Box<str>),
+}
+
+impl Environment {
+    /// Returns the environment as a value.
+    pub(super) fn into_value(self) -> Option<Value> {
+        match self {
+            Environment::None => None,
+            Environment::Parsed(value) => Some(value),
+            // our own text
+            Environment::Text(text) => serde_json::from_str(&text).ok(),
+        }
+    }
+
+    /// Returns it as text when it is to wait among many.
+    fn for_queue_of(self, jobs: usize) -> Self {
+        match self {
+            Environment::Parsed(value) if jobs > PARSED_MAX => Environment::Text(value.to_string().into()),
+            other => other,
+        }
+    }
+}
+
+impl From<Option<Value>> for Environment {
+    fn from(value: Option<Value>) -> Self {
+        value.map_or(Environment::None, Environment::Parsed)
+    }
 }
 
 /// A job on its way in.
@@ -59,17 +98,20 @@ impl JobManager {
                 jobspec_text,
                 j,
             } = job;
+            let jobspec_text = Bytes::from(jobspec_text);
             let incoming = Incoming {
                 id,
                 userid,
                 urgency,
                 flags,
                 t_submit,
-                jobspec: Rc::new(jobspec),
+                jobspec: self.specs.share(&jobspec_text, jobspec),
             };
             let result = self.accept(cx, incoming);
             if result.is_ok() {
                 accepted.push(id);
+                let j = Bytes::copy_from_slice(j.as_bytes());
+                let environment = Environment::from(environment).for_queue_of(self.active.len());
                 self.keep_secrets(
                     id,
                     Secrets {
@@ -78,7 +120,7 @@ impl JobManager {
                     },
                 );
                 let batch = self.batch(cx);
-                batch.put(id, "J", bytes::Bytes::copy_from_slice(j.as_bytes()));
+                batch.put(id, "J", j);
                 batch.put(id, "jobspec", jobspec_text);
             }
             results.push(result.map(|()| id));
