@@ -2,11 +2,13 @@
 # Runs all tests: formatting, lints, unit, property and end-to-end tests. Installs what they need.
 . "$(dirname "$0")/common.sh"
 need_rust
-need_packages $build_packages mpich libmpich-dev python3
+need_packages $build_packages mpich libmpich-dev python3 munge
 step "formatting"
 cargo fmt --all --check
+cargo fmt --manifest-path imp/Cargo.toml --all --check
 step "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
+cargo clippy --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" --workspace --all-targets --all-features -- -D warnings
 step "building the programs"
 cargo build --quiet --bins --workspace
 step "building the policies (WebAssembly)"
@@ -15,6 +17,7 @@ step "tests"
 FLUX_TEST_SKIPPED=$target/tests-skipped
 export FLUX_TEST_SKIPPED
 rm -f "$FLUX_TEST_SKIPPED"
+cargo test --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" --workspace --all-features --no-fail-fast
 if command -v cargo-nextest >/dev/null 2>&1; then
     cargo nextest run --workspace --no-fail-fast --status-level slow --final-status-level fail
 else

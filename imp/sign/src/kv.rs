@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Most keys that are decoded; each new one is compared with all before it.
+pub const ENTRIES_MAX: usize = 4096;
+
 /// One typed value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -30,6 +33,8 @@ pub enum KvError {
     Value,
     /// A key occurs twice.
     Duplicate,
+    /// There are more than [`ENTRIES_MAX`] keys.
+    TooMany,
 }
 
 impl fmt::Display for KvError {
@@ -40,6 +45,7 @@ impl fmt::Display for KvError {
             KvError::Type => "unknown type letter",
             KvError::Value => "bad value",
             KvError::Duplicate => "key occurs twice",
+            KvError::TooMany => "too many keys",
         })
     }
 }
@@ -103,6 +109,16 @@ impl Kv {
         }
     }
 
+    /// Removes a key of flattened configuration with everything below it: `KEY`, `KEY#`, `KEY/` and `KEY.…`.
+    #[cfg(feature = "config")]
+    pub(crate) fn remove_tree(&mut self, key: &str) {
+        let below = |name: &str| {
+            name.strip_prefix(key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['#', '/', '.']))
+        };
+        self.entries.retain(|(name, _)| !below(name));
+    }
+
     /// Returns keys and values in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
@@ -145,6 +161,9 @@ impl Kv {
             let value = decode_value(field)?;
             if kv.get(key).is_some() {
                 return Err(KvError::Duplicate);
+            }
+            if kv.entries.len() == ENTRIES_MAX {
+                return Err(KvError::TooMany);
             }
             kv.entries.push((key.to_owned(), value));
         }
@@ -273,6 +292,10 @@ mod tests {
         for (bytes, want) in cases {
             assert_eq!(Kv::decode(bytes), Err(want), "{bytes:?}");
         }
+        let many: Vec<u8> = (0..=ENTRIES_MAX)
+            .flat_map(|n| format!("{n}\0i1\0").into_bytes())
+            .collect();
+        assert_eq!(Kv::decode(&many), Err(KvError::TooMany));
         assert_eq!(Kv::new().put("", Value::Int(1)), Err(KvError::Key));
         assert_eq!(
             Kv::new().put("a", Value::String("\0".to_owned())),

@@ -18,6 +18,7 @@ use flux_formats::resource_set::{ResourceKind, ResourceSet};
 use flux_formats::taskmap::Taskmap;
 use flux_formats::treeobj::{TreeObj, normalize_key};
 use flux_formats::{mustache, signal, size};
+use flux_sign::kv::Kv;
 
 /// A decoder under test.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,10 @@ pub const TARGETS: &[Target] = &[
     target("text", text, 24),
     target("msg", message, 48),
     target("frame", frame, 48),
+    target("kv", kv, 96),
+    target("token", token, 96),
+    target("munge", munge, 24),
+    target("sign_config", sign_config, 400),
 ];
 
 fn utf8(bytes: &[u8]) -> &str {
@@ -221,6 +226,54 @@ fn frame(bytes: &[u8]) {
         decoder.buffer.extend_from_slice(chunk);
         while let Ok(Some(message)) = decoder.next_message() {
             drop(message);
+        }
+    }
+}
+
+fn kv(bytes: &[u8]) {
+    if let Ok(list) = Kv::decode(bytes) {
+        // a fraction keeps six digits, so the second generation is compared
+        let bytes = list.encode();
+        assert!(Kv::decode(&bytes).is_ok_and(|again| again.encode() == bytes));
+    }
+}
+
+fn token(bytes: &[u8]) {
+    let text = utf8(bytes);
+    // the header alone, so that mutations need not keep base64 intact
+    let mut wrapped = String::new();
+    flux_sign::base64_encode(bytes, &mut wrapped);
+    for token in [text, &format!("{wrapped}..none")] {
+        if let Ok(unwrapped) = flux_sign::unwrap_noverify(token) {
+            let mut payload = String::new();
+            flux_sign::base64_encode(&unwrapped.payload, &mut payload);
+            assert_eq!(token.split('.').nth(1), Some(payload.as_str()));
+            assert_ne!(unwrapped.userid, u32::MAX);
+        }
+        if let Err(err) = flux_sign::unwrap(token, 0) {
+            assert!(!err.to_string().contains(char::is_control));
+        }
+    }
+}
+
+fn munge(bytes: &[u8]) {
+    if let Ok(credential) = flux_sign::munge::parse_encoded(bytes) {
+        assert!(!credential.contains(['.', '\0', '\n']));
+    }
+    for err in [
+        flux_sign::munge::parse_encoded(bytes).err(),
+        flux_sign::munge::parse_decoded(bytes).err(),
+    ] {
+        assert!(!err.is_some_and(|err| err.to_string().contains(char::is_control)));
+    }
+}
+
+fn sign_config(bytes: &[u8]) {
+    let mut list = Kv::new();
+    if flux_sign::flatten(utf8(bytes), &mut list).is_ok() {
+        assert!(Kv::decode(&list.encode()).is_ok());
+        if let Ok(config) = flux_sign::Config::from_kv(&list) {
+            assert!(!config.allowed_types.is_empty() && config.max_ttl != 0);
         }
     }
 }
