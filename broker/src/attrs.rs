@@ -73,7 +73,7 @@ const TABLE: &[Entry] = &[
     entry("log-stderr-level", T, Some("3")),
     entry("log-stderr-mode", I, Some("leader")),
     entry("log-syslog-enable", I, Some("0")),
-    entry("log-syslog-level", I, Some("2")),
+    entry("log-syslog-level", I, Some("3")),
     entry("parent-kvs-namespace", R | I, None),
     entry("parent-uri", R | I, None),
     entry("rank", R | I, None),

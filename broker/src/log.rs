@@ -21,6 +21,9 @@ pub struct Entry {
 impl Entry {
     /// Parses the header of an RFC 5424 line as clients send it.
     ///
+    /// flux-core puts the severity above the facility (`severity * 8 + facility`), the other way round than RFC 5424.
+    /// (flux-core: src/common/libutil/stdlog.h, behaviour)
+    ///
     /// Returns `None` when the priority or the version is not there.
     pub fn parse(line: &str) -> Option<Entry> {
         let rest = line.strip_prefix('<')?;
@@ -29,7 +32,7 @@ impl Entry {
         let rest = rest.strip_prefix("1 ")?;
         let rank = rest.split(' ').nth(1)?.to_owned();
         Some(Entry {
-            level: u8::try_from(pri & 7).ok()?,
+            level: u8::try_from(pri >> 3).ok().filter(|level| *level <= 7)?,
             rank,
             line: line.trim_end_matches(['\0', '\n']).to_owned(),
         })
@@ -154,7 +157,7 @@ impl LogRing {
                 .take_while(|(at, _)| *at < TEXT_BYTES_MAX)
                 .last();
             let line = cut.map_or("", |(at, c)| &line[..at + c.len_utf8()]);
-            let pri = 8 + u16::from(level & 7);
+            let pri = u16::from(level & 7) << 3;
             let entry = Entry {
                 level: level & 7,
                 rank: rank.to_string(),
@@ -226,13 +229,15 @@ mod tests {
 
     #[test]
     fn parses_client_lines() {
-        let line = "<14>1 2026-05-02T14:51:00.1Z 0 logger 77 - - hello there";
+        let line = "<48>1 2026-05-02T14:51:00.1Z 0 logger 77 - - hello there";
         let entry = Entry::parse(line).unwrap();
         assert_eq!(
             (entry.level, entry.name_and_text()),
             (6, ("logger", "hello there"))
         );
+        assert_eq!(Entry::parse(&line.replace("<48>", "<27>")).unwrap().level, 3);
         assert_eq!(Entry::parse("hello"), None);
+        assert_eq!(Entry::parse("<64>1 a b c d - - x"), None);
         assert_eq!(Entry::parse("<99999>1 a"), None);
     }
 }

@@ -74,7 +74,8 @@ pub fn append(
     text: &str,
 ) -> Result<(), Error> {
     let stamp = timestamp_utc(SystemTime::now());
-    let pri = 8 + severity as u8;
+    // the severity stands above the facility, unlike RFC 5424: stock clients read it so
+    let pri = (severity as u8) << 3;
     let pid = std::process::id();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let entry = format!("<{pri}>1 {stamp} {rank} {appname} {pid} - - {line}");

@@ -15,6 +15,23 @@ pub const NODEID_ANY: u32 = 0xFFFF_FFFF;
 pub const NODEID_UPSTREAM: u32 = 0xFFFF_FFFE;
 /// User id of a message that nobody has stamped yet.
 pub const USERID_UNKNOWN: u32 = 0xFFFF_FFFF;
+/// Returns the user id that a JSON integer stands for: C clients send ids above 2^31 as negative numbers.
+pub fn userid_from_json(number: i64) -> Option<u32> {
+    match i32::try_from(number) {
+        Ok(signed) => Some(signed.cast_unsigned()),
+        Err(_) => u32::try_from(number).ok(),
+    }
+}
+
+/// Deserializes a user id as [`userid_from_json`] reads it.
+///
+/// # Errors
+/// The number is no user id.
+pub fn deserialize_userid<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = <i64 as serde::Deserialize>::deserialize(deserializer)?;
+    userid_from_json(number).ok_or_else(|| serde::de::Error::custom(format!("{number} is not a user id")))
+}
+
 /// Matchtag of a request that expects no matched response.
 pub const MATCHTAG_NONE: u32 = 0;
 

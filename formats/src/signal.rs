@@ -64,6 +64,49 @@ pub fn name(signal: i32) -> String {
     }
 }
 
+/// Returns the C library's words for a signal; `None` for numbers without any.
+pub fn text(signal: i32) -> Option<&'static str> {
+    const TEXTS: [&str; 31] = [
+        "Hangup",
+        "Interrupt",
+        "Quit",
+        "Illegal instruction",
+        "Trace/breakpoint trap",
+        "Aborted",
+        "Bus error",
+        "Floating point exception",
+        "Killed",
+        "User defined signal 1",
+        "Segmentation fault",
+        "User defined signal 2",
+        "Broken pipe",
+        "Alarm clock",
+        "Terminated",
+        "Stack fault",
+        "Child exited",
+        "Continued",
+        "Stopped (signal)",
+        "Stopped",
+        "Stopped (tty input)",
+        "Stopped (tty output)",
+        "Urgent I/O condition",
+        "CPU time limit exceeded",
+        "File size limit exceeded",
+        "Virtual timer expired",
+        "Profiling timer expired",
+        "Window changed",
+        "I/O possible",
+        "Power failure",
+        "Bad system call",
+    ];
+    TEXTS.get(usize::try_from(signal - 1).ok()?).copied()
+}
+
+/// Returns the words for a signal, or `Unknown signal 40`, as strsignal(3).
+pub fn text_or_number(signal: i32) -> String {
+    text(signal).map_or_else(|| format!("Unknown signal {signal}"), str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +122,11 @@ mod tests {
         assert_eq!(name(15), "SIGTERM");
         assert_eq!(name(6), "SIGABRT");
         assert_eq!(name(40), "Signal 40");
+        assert_eq!(
+            (text(15), text(1), text(31)),
+            (Some("Terminated"), Some("Hangup"), Some("Bad system call"))
+        );
+        assert_eq!((text(0), text(32), text(-1)), (None, None, None));
         for signal in 1..=31 {
             assert_eq!(number(&name(signal)), Some(signal));
         }

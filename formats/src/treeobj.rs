@@ -80,6 +80,15 @@ impl TreeObj {
         })
     }
 
+    /// Returns true when the object, or one inside it, names blobs.
+    pub fn refers(&self) -> bool {
+        match self {
+            TreeObj::ValRef(_) | TreeObj::DirRef(_) => true,
+            TreeObj::Dir(dir) => dir.iter().any(|(_, object)| object.refers()),
+            TreeObj::Val(_) | TreeObj::Symlink(_) => false,
+        }
+    }
+
     /// Returns the name of the type as RFC 11 spells it.
     pub fn type_name(&self) -> &'static str {
         match self {

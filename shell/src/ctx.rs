@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     Exchange,
     /// Value of a PMI key that is an attribute of the broker.
     PmiAttr { key: &'static str },
+    /// Processes of another shell for a process table.
+    Pids { gather: u32, shell_rank: u32 },
     /// More room for output at the leader.
     Credit,
     /// Watch of R for changes of the expiration.
@@ -89,7 +91,7 @@ impl Ctx {
             in_flight: 0,
             batch_timeout: BATCH_TIMEOUT,
             flush_at: None,
-            log_level: Level::Warn,
+            log_level: Level::Notice,
             lost: false,
         }
     }
@@ -98,7 +100,7 @@ impl Ctx {
     pub(crate) fn configure(&mut self) -> Result<(), crate::options::OptionError> {
         let verbose = self.info.options.number("verbose")?.unwrap_or(0);
         self.log_level = match verbose {
-            ..=0 => Level::Warn,
+            ..=0 => Level::Notice,
             1 => Level::Debug,
             _ => Level::Trace,
         };
@@ -137,8 +139,20 @@ impl Ctx {
 
     /// Logs a fatal error, raises an exception on the job and makes the shell leave with `exit_code`.
     pub(crate) fn die(&mut self, exit_code: i32, message: &str, place: Place) {
+        self.die_of(None, exit_code, message, place);
+    }
+
+    /// Like [`Ctx::die`], naming the wait status of the task that caused it.
+    pub(crate) fn die_of(&mut self, status: Option<i32>, exit_code: i32, message: &str, place: Place) {
         self.log(Level::Fatal, "", message, place);
-        self.raise("exec", 0, message);
+        // whoever follows the job reads the words before the exception
+        self.commit();
+        let mut request =
+            serde_json::json!({"id": self.info.id.0, "type": "exec", "severity": 0, "note": message});
+        if let Some(status) = status {
+            request["wait_status"] = status.into();
+        }
+        self.rpc("job-manager.raise", NODEID_ANY, &request, Purpose::Raise);
         self.exit_code = self.exit_code.max(exit_code);
         self.fatal = true;
     }

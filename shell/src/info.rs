@@ -88,6 +88,9 @@ pub(crate) enum InfoError {
 struct InputDocument {
     id: u64,
     broker_rank: u32,
+    /// Ids of the jobs that the instance runs in, from the outermost: `/` or `/ID/ID`.
+    #[serde(default)]
+    jobid_path: String,
     jobspec: Jobspec,
     #[serde(rename = "R")]
     resources: ResourceSet,
@@ -136,6 +139,8 @@ pub(crate) struct JobInfo {
     pub(crate) id: JobId,
     /// F58, with `ƒ` unless the locale is ASCII.
     pub(crate) id_text: String,
+    /// Ids of the jobs around this one, from the outermost.
+    pub(crate) jobid_path: String,
     pub(crate) uid: u32,
     pub(crate) shell_rank: u32,
     pub(crate) nodes: Vec<Node>,
@@ -183,6 +188,7 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
     let request = serde_json::json!({"id": id.0, "keys": ["J", "jobspec", "R"], "flags": 0});
     let lookup = handle.rpc("job-info.lookup", NODEID_ANY, &request)?;
     let rank = attr::get(handle, "rank")?;
+    let jobid_path = attr::get(handle, "jobid-path")?;
     let lookup: Lookup = handle.get(&lookup)?;
     let json = |what| move |source| InfoError::Json { what, source };
     Ok(InputDocument {
@@ -190,6 +196,7 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
         broker_rank: rank
             .parse()
             .map_err(|_| InfoError::Resources("broker rank is not a number"))?,
+        jobid_path,
         jobspec: serde_json::from_str(&lookup.jobspec).map_err(json("jobspec"))?,
         resources: serde_json::from_str(&lookup.resources).map_err(json("R"))?,
     })
@@ -233,6 +240,7 @@ impl JobInfo {
         Ok(JobInfo {
             id,
             id_text: id.f58(ascii_locale()),
+            jobid_path: document.jobid_path,
             uid,
             shell_rank,
             local_tasks: taskmap.task_ids(shell_rank).iter().collect(),

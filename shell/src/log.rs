@@ -12,6 +12,8 @@ pub(crate) enum Level {
     Error = 3,
     /// Something that was asked for is done differently.
     Warn = 4,
+    /// Something that the user will want to know.
+    Notice = 5,
     /// With `-o verbose`.
     Debug = 6,
     /// With `-o verbose=2`.
@@ -24,6 +26,7 @@ impl From<Level> for u8 {
             Level::Fatal => 0,
             Level::Error => 3,
             Level::Warn => 4,
+            Level::Notice => 5,
             Level::Debug => 6,
             Level::Trace => 7,
         }

@@ -63,6 +63,8 @@ fn run(id: JobId, reconnect: bool) -> ExitCode {
         Ok(info) => ExitCode::from(phases::run(ctx::Ctx::new(info, handle, reconnect))),
         Err(error) => {
             let message = chain(&error);
+            // the broker will end this shell for the exception: its exit code says more than a signal
+            let _blocked = plugins::signal::receive();
             phases::report_failure(&mut handle, id, &message);
             fail(&message)
         }

@@ -279,12 +279,8 @@ impl Shell {
     fn on_time(&mut self, now: Instant) {
         self.ctx.flush_due(now);
         self.parts.doom.expire(&mut self.ctx, now);
-        if let Some(signal) = self
-            .parts
-            .warning
-            .as_mut()
-            .and_then(|warning| warning.expire(now))
-        {
+        let warning = self.parts.warning.as_mut();
+        if let Some(signal) = warning.and_then(|warning| warning.expire(&mut self.ctx, now)) {
             self.kill_tasks(signal);
         }
     }
@@ -475,8 +471,12 @@ impl Shell {
         self.phase = Phase::Done;
     }
 
-    /// Returns the highest exit code of the tasks and of the shell itself.
+    /// Returns the highest exit code of the tasks and of the shell itself; that of the shell alone when it ended the
+    /// tasks.
     fn exit_code(&self) -> i32 {
+        if self.ctx.fatal && self.ctx.exit_code > 0 {
+            return self.ctx.exit_code;
+        }
         let codes = self
             .tasks
             .iter()

@@ -5,12 +5,13 @@ use std::time::Instant;
 use flux_client::msg::role;
 use flux_client::{Incoming, Message};
 use flux_formats::errno::{ENOSYS, EPERM, EPROTO, Errnum};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::ctx::Purpose;
 use crate::log::log;
 use crate::phases::Shell;
 use crate::plugins::doom::TaskExit;
+use crate::plugins::proctable::Pids;
 use crate::plugins::signal;
 
 /// An error number with a text that may be empty.
@@ -74,6 +75,10 @@ impl Shell {
                     pmi.on_attribute(&mut self.ctx, key, response);
                 }
             }
+            Purpose::Pids { gather, shell_rank } => {
+                let proctables = &mut self.parts.proctables;
+                proctables.on_pids(&mut self.ctx, gather, shell_rank, response);
+            }
             Purpose::Credit => self.parts.output.on_credit(&mut self.ctx, response),
             Purpose::ResourceUpdate => self.on_resource_update(response),
             Purpose::ShellExit => self.on_reported(),
@@ -136,6 +141,10 @@ impl Shell {
                 None => self.answer(&request, Err((ENOSYS, "PMI is off"))),
             },
             "pids" => self.on_pids(&request),
+            "proctable" => {
+                let proctables = &mut self.parts.proctables;
+                proctables.on_request(&mut self.ctx, &self.tasks, request);
+            }
             "write-getcredit" => self.parts.output.on_getcredit(&mut self.ctx, request),
             "disconnect" => {
                 if let Some(ptys) = &mut self.parts.ptys {
@@ -191,30 +200,11 @@ impl Shell {
         }
     }
 
-    /// Answers which processes the local tasks are (an addition to the original's services): one request to each
-    /// shell of the job gives what the original's proctable gives.
+    /// Answers which processes the local tasks are (an addition to the original's services).
     fn on_pids(&mut self, request: &Message) {
-        #[derive(Serialize)]
-        struct Pids<'a> {
-            host: &'a str,
-            tasks: Vec<Pid>,
-        }
-        #[derive(Serialize)]
-        struct Pid {
-            rank: u32,
-            pid: u32,
-        }
-        let host = self.ctx.info.node().map_or("", |node| node.host.as_str());
-        let tasks = self.tasks.iter().map(|task| Pid {
-            rank: task.rank,
-            pid: task.pid,
-        });
-        let body = Pids {
-            host,
-            tasks: tasks.collect(),
-        };
+        let pids = Pids::of(&self.ctx, &self.tasks);
         // A requestor that is gone needs no answer.
-        let _sent = self.ctx.handle.respond(request, Some(&body));
+        let _sent = self.ctx.handle.respond(request, Some(&pids));
     }
 
     /// Takes the news that another shell is gone.

@@ -22,6 +22,7 @@ use crate::plugins::gpubind::GpuBind;
 use crate::plugins::input::{Input, InputError};
 use crate::plugins::output::{Output, OutputError};
 use crate::plugins::pmi::{Pmi, TASK_FD};
+use crate::plugins::proctable::Proctables;
 use crate::plugins::pty::Ptys;
 use crate::plugins::rlimit;
 use crate::plugins::signal::Warning;
@@ -183,6 +184,7 @@ pub(crate) struct Parts {
     pub(crate) output: Output,
     pub(crate) input: Input,
     pub(crate) doom: Doom,
+    pub(crate) proctables: Proctables,
     pub(crate) warning: Option<Warning>,
     pub(crate) pmi: Option<Pmi>,
     pub(crate) ptys: Option<Ptys>,
@@ -243,6 +245,7 @@ pub(crate) fn prepare(ctx: &mut Ctx) -> Result<Parts, StartError> {
         output,
         input,
         doom: Doom::new(ctx)?,
+        proctables: Proctables::default(),
         warning: Warning::new(ctx)?,
         pmi: Pmi::new(ctx)?,
         ptys: Ptys::new(ctx)?,
@@ -276,22 +279,21 @@ fn set_job_variables(ctx: &Ctx, env: &mut Env, tmpdir: &str) {
     env.set("FLUX_JOB_SIZE", info.taskmap.ntasks().to_string());
     env.set("FLUX_JOB_NNODES", info.shell_size().to_string());
     env.set("FLUX_JOB_TMPDIR", tmpdir);
-    if env.get("TMPDIR").is_none() {
-        env.set("TMPDIR", tmpdir);
-    }
+    env.set(
+        "FLUX_JOB_ID_PATH",
+        format!("{}/{}", info.jobid_path.trim_end_matches('/'), info.id_text),
+    );
     for name in ["FLUX_URI", "FLUX_KVS_NAMESPACE"] {
         if let Ok(value) = std::env::var(name) {
             env.set(name, value);
         }
     }
     env.set("PMI_SIZE", info.taskmap.ntasks().to_string());
-    if let Some(Value::Object(templates)) = info.options.get("env-expand") {
-        let scope = Scope {
-            info,
-            shell_rank: info.shell_rank,
-            task: None,
-            tmpdir,
-        };
+}
+
+/// Sets the variables whose values have tags (shell option `env-expand`).
+fn expand_variables(scope: Scope<'_>, env: &mut Env) {
+    if let Some(Value::Object(templates)) = scope.info.options.get("env-expand") {
         for (name, template) in templates {
             if let Some(text) = template.as_str() {
                 env.set(name, scope.expand(text));
@@ -351,6 +353,7 @@ impl Shell {
         let mut command = Command::new(program.as_str());
         command.args(words);
         let mut env = self.parts.env.clone();
+        expand_variables(scope, &mut env);
         env.set("FLUX_TASK_RANK", task.rank.to_string());
         env.set("FLUX_TASK_LOCAL_ID", task.local_id.to_string());
         env.set("PMI_RANK", task.rank.to_string());

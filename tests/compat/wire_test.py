@@ -240,7 +240,7 @@ class Streams(Case):
 
 
 def line(text):
-    return ("<14>1 2026-01-01T00:00:00.000000Z 0 wire-test 1 - - " + text).encode()
+    return ("<48>1 2026-01-01T00:00:00.000000Z 0 wire-test 1 - - " + text).encode()
 
 
 class Events(Case):

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 /// Variables of an enclosing job or launcher that the initial program must not see.
 const REMOVED: &[&str] = &[
     "FLUX_JOB_ID",
+    "FLUX_JOB_ID_PATH",
     "FLUX_JOB_SIZE",
     "FLUX_JOB_NNODES",
     "FLUX_JOB_TMPDIR",

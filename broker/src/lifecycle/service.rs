@@ -318,7 +318,9 @@ impl Lifecycle {
         let state = self.state as u32;
         let monitors = std::mem::take(&mut self.monitors);
         for (request, last) in monitors {
-            cx.respond(&request, &json!({ "state": state }));
+            if state <= last {
+                cx.respond(&request, &json!({ "state": state }));
+            }
             if state >= last {
                 cx.fail(&request, errno::ENODATA, "");
             } else {
@@ -352,7 +354,9 @@ impl Lifecycle {
             return;
         };
         let state = self.state as u32;
-        cx.respond(&req, &json!({ "state": state }));
+        if state <= last {
+            cx.respond(&req, &json!({ "state": state }));
+        }
         if state >= last {
             cx.fail(&req, errno::ENODATA, "");
         } else {

@@ -22,7 +22,11 @@ impl Lifecycle {
             then(self, cx);
             return;
         }
-        let context = serde_json::json!({ "core_version": crate::start::VERSION });
+        let context = match name {
+            // stock `flux startlog` skips a start without the version of the log
+            "start" => serde_json::json!({ "version": 1, "core_version": crate::start::VERSION }),
+            _ => serde_json::json!({}),
+        };
         let mut line = String::new();
         let now = eventlog::timestamp(SystemTime::now());
         if let Err(err) = eventlog::append(&mut line, now, name, &context) {

@@ -39,7 +39,12 @@ pub fn decide(
         }
     };
     if upstream && nodeid == topology.rank() {
-        return up();
+        // beyond rank 0 there is no broker, whatever the service
+        return if topology.rank() == 0 {
+            Decision::Unreachable
+        } else {
+            up()
+        };
     }
     if nodeid == NODEID_ANY || upstream {
         return if provided { Decision::Local } else { up() };
@@ -97,6 +102,6 @@ mod tests {
     fn upstream_skips_the_sender_and_is_any_above() {
         assert_eq!(decide(&tree(1), 1, true, true, true), Decision::Parent);
         assert_eq!(decide(&tree(0), 1, true, true, true), Decision::Local);
-        assert_eq!(decide(&tree(0), 0, true, true, true), Decision::NoService);
+        assert_eq!(decide(&tree(0), 0, true, true, true), Decision::Unreachable);
     }
 }

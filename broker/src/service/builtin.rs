@@ -37,12 +37,43 @@ pub(super) fn handle(service: &mut dyn Service, cx: &mut Cx<'_>, req: &Message) 
         }
         "rusage" => rusage(cx, req),
         "config-reload" | "config-update" => cx.respond_empty(req),
-        _ => cx.fail(
-            req,
-            errno::ENOSYS,
-            "debug flags do not exist in this broker; see flux module trace",
-        ),
+        _ => debug(cx, req),
     }
+}
+
+#[derive(serde::Deserialize)]
+struct DebugRequest {
+    op: String,
+    /// C clients send bit 31 as a negative number.
+    flags: i64,
+}
+
+/// Keeps debug flags (flux-core: src/common/libflux/method.c, behaviour). No service asks for them.
+fn debug(cx: &mut Cx<'_>, req: &Message) {
+    let Some(DebugRequest { op, flags }) = cx.decode(req) else {
+        return;
+    };
+    let bits = i32::try_from(flags)
+        .map(i32::cast_unsigned)
+        .or_else(|_| u32::try_from(flags));
+    let me = cx.slot();
+    let (Ok(bits), Some(slot)) = (bits, cx.slots.get_mut(me)) else {
+        cx.fail(req, errno::EPROTO, "debug flags must fit into 32 bits");
+        return;
+    };
+    slot.debug = match op.as_str() {
+        "setbit" => slot.debug | bits,
+        "clrbit" => slot.debug & !bits,
+        "set" => bits,
+        "clr" => 0,
+        other => {
+            let text = format!("unknown debug operation '{other}': use setbit, clrbit, set or clr");
+            cx.fail(req, errno::EPROTO, &text);
+            return;
+        }
+    };
+    let flags = slot.debug;
+    cx.respond(req, &json!({ "flags": flags }));
 }
 
 fn ping(cx: &mut Cx<'_>, req: &Message) {
@@ -102,7 +133,7 @@ fn rusage(cx: &mut Cx<'_>, req: &Message) {
     );
 }
 
-/// A `module.trace` request: copies of messages that services receive.
+/// A `module.trace` request: copies of messages that services receive and send.
 #[derive(Debug)]
 pub struct Trace {
     /// The streaming request to answer.
@@ -181,8 +212,13 @@ impl Trace {
 }
 
 impl Core {
-    /// Copies a message that a service is about to get to those who trace modules.
-    pub(super) fn trace(&mut self, slot: SlotId, msg: &Message) {
+    /// Returns true while somebody traces modules.
+    pub(super) fn traces_modules(&self) -> bool {
+        !self.traces.is_empty()
+    }
+
+    /// Copies a message that a service is about to get (`rx`), or has sent (`tx`), to those who trace modules.
+    pub(super) fn trace(&mut self, slot: SlotId, prefix: &str, msg: &Message) {
         if self.traces.is_empty() {
             return;
         }
@@ -190,7 +226,7 @@ impl Core {
         let rank = self.rank();
         let wanting = self.traces.iter().filter(|trace| trace.wants(&name, msg));
         let records: Vec<_> = wanting
-            .map(|t| (t.request.clone(), t.record("rx", rank, Some(&name), msg)))
+            .map(|t| (t.request.clone(), t.record(prefix, rank, Some(&name), msg)))
             .collect();
         self.send_records(records);
     }

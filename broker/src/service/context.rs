@@ -64,12 +64,16 @@ impl Cx<'_> {
         let core = &mut *self.core;
         core.sign_response(&mut resp);
         core.count_tx(self.me, Kind::Response);
+        core.trace(self.me, "tx", &resp);
         core.route_response(resp);
     }
 
     /// Answers a request with an error; empty `text` sends the number alone.
     pub fn fail(&mut self, req: &Message, errnum: Errnum, text: &str) {
         self.core.count_tx(self.me, Kind::Response);
+        if self.core.traces_modules() && req.wants_response() {
+            self.core.trace(self.me, "tx", &req.error_response(errnum, text));
+        }
         self.core.refuse(req, errnum, text);
     }
 
@@ -133,6 +137,7 @@ impl Cx<'_> {
             req.routes.push(slot.uuid.clone());
         }
         self.core.count_tx(self.me, Kind::Request);
+        self.core.trace(self.me, "tx", &req);
         req
     }
 
@@ -328,6 +333,7 @@ impl Cx<'_> {
             event.rolemask = role::OWNER;
         }
         self.core.count_tx(self.me, Kind::Event);
+        self.core.trace(self.me, "tx", &event);
         self.core.receive_event(event);
     }
 

@@ -79,6 +79,8 @@ pub(super) struct Slot {
     pub(super) methods: HashMap<String, Access>,
     pub(super) services: Vec<String>,
     pub(super) counters: Counters,
+    /// Bits of `SERVICE.debug`: kept for clients, without meaning to any service.
+    pub(super) debug: u32,
     pub(super) last_used: Instant,
     pub(super) stop_waiter: Option<Call>,
     pub(super) stop_caller: SlotId,

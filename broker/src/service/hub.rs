@@ -222,7 +222,7 @@ impl Hub {
 
     fn deliver(&mut self, slot: SlotId, msg: Message) {
         self.core.count_rx(slot, msg.kind);
-        self.core.trace(slot, &msg);
+        self.core.trace(slot, "rx", &msg);
         if msg.kind == Kind::Event {
             self.with_service(slot, |service, cx| service.on_event(cx, &msg));
             return;
@@ -426,6 +426,7 @@ impl Core {
             methods,
             services,
             counters: Counters::default(),
+            debug: 0,
             last_used: Instant::now(),
             stop_waiter: None,
             stop_caller: 0,

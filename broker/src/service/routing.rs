@@ -106,9 +106,11 @@ impl Core {
 
     fn answer(&mut self, resp: Message) {
         let matchtag = resp.matchtag();
-        if matchtag == msg::MATCHTAG_NONE || !self.pending.contains_key(&matchtag) {
+        let waiting = self.pending.get(&matchtag).map(|pending| pending.slot);
+        let Some(slot) = waiting.filter(|_| matchtag != msg::MATCHTAG_NONE) else {
             return;
-        }
+        };
+        self.trace(slot, "rx", &resp);
         let result = if resp.errnum() == 0 {
             Ok(resp)
         } else {

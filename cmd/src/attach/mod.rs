@@ -11,7 +11,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use follow::{Options, describe_exit, signal_text};
+pub(crate) use follow::{Options, describe_exit};
 pub(crate) use many::{Many, Summary};
 pub(crate) use output::{Sink, push_labelled};
 pub(crate) use session::{Session, attach, default_stdin};

@@ -89,7 +89,7 @@ impl<'a> Entry<'a> {
         let (timestamp, rank, name) = (fields.next()?, fields.next()?, fields.next()?);
         let (_procid, _msgid, _data) = (fields.next()?, fields.next()?, fields.next()?);
         let text = fields.next().unwrap_or("");
-        let level = pri.parse::<u8>().ok()? % 8;
+        let level = pri.parse::<u8>().ok()? >> 3;
         Some(Entry {
             level,
             timestamp,
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     const LINE: &str =
-        "<14>1 2026-11-21T05:48:55.741562Z 0 broker 9704 - - builtins-success: load-builtins->join 6ms";
+        "<48>1 2026-11-21T05:48:55.741562Z 0 broker 9704 - - builtins-success: load-builtins->join 6ms";
 
     #[test]
     fn raw_and_human() {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn entries() {
         assert_eq!(
-            Entry::parse("<11>1 T 3 kvs - - - "),
+            Entry::parse("<24>1 T 3 kvs - - - "),
             Some(Entry {
                 level: 3,
                 timestamp: "T",

@@ -15,7 +15,7 @@ use flux_process::signal::SignalFd;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::attach::{push_labelled, signal_text};
+use crate::attach::push_labelled;
 use crate::common::args::{flag, list, text, trailing, value, values};
 use crate::common::ctx::Ctx;
 use crate::common::error::{CmdError, CmdResult, fail, usage};
@@ -370,11 +370,11 @@ impl Runner<'_> {
         if message.errnum() != 0 {
             self.by_tag.remove(&message.matchtag());
             if message.errnum() != errno::ENODATA {
-                let text = match message.payload_str() {
-                    Ok(text) => text.to_owned(),
-                    Err(_) => format!("{}: {}", self.program, strerror(message.errnum())),
-                };
-                let line = format!("{}: Error: rank {}: {text}\n", self.ctx.name, proc.rank);
+                let text = message
+                    .payload_str()
+                    .unwrap_or_else(|_| strerror(message.errnum()));
+                let (name, program) = (&self.ctx.name, &self.program);
+                let line = format!("{name}: Error: rank {}: {program}: {text}\n", proc.rank);
                 self.err.extend_from_slice(line.as_bytes());
                 proc.failed = true;
                 proc.code = Some(start_code(message.errnum()));
@@ -486,7 +486,7 @@ impl Runner<'_> {
         for (code, ranks) in groups {
             let words = match code
                 .checked_sub(128)
-                .and_then(|signal| signal_text(i32::from(signal)))
+                .and_then(|signal| flux_formats::signal::text(i32::from(signal)))
             {
                 Some(text) => text.to_owned(),
                 None => format!("Exit {code}"),

@@ -5,7 +5,6 @@ use flux_formats::jobstate::{JobResult, JobState, exit_code};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::attach::signal_text;
 use crate::common::jobid::f58;
 use crate::common::user::Names;
 
@@ -204,7 +203,7 @@ impl Record {
             126 => "permission denied".to_owned(),
             127 => "command not found".to_owned(),
             code if code > 128 => {
-                signal_text(code - 128).map_or_else(|| format!("Exit {code}"), str::to_owned)
+                flux_formats::signal::text(code - 128).map_or_else(|| format!("Exit {code}"), str::to_owned)
             }
             code => format!("Exit {code}"),
         }

@@ -53,9 +53,9 @@ pub struct ListRequest {
     /// RFC 31 constraint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraint: Option<Value>,
-    /// Old form: a user, 0xFFFFFFFF for all.
+    /// Old form: a user, -1 or 0xFFFFFFFF for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub userid: Option<u32>,
+    pub userid: Option<i64>,
     /// Old form: bits of states, 0 for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub states: Option<u32>,

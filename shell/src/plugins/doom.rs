@@ -7,6 +7,7 @@ use flux_process::WaitStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::Ctx;
+use crate::log::Place;
 use crate::options::OptionError;
 use crate::task::Task;
 
@@ -40,6 +41,37 @@ impl TaskExit {
     }
 }
 
+impl TaskExit {
+    /// Returns `PROGRAM: task rank N on host H VERB (how)`.
+    fn sentence(&self, ctx: &Ctx, verb: &str) -> String {
+        let program = ctx.info.command.first().map(String::as_str).unwrap_or_default();
+        let program = program.rsplit('/').next().unwrap_or(program);
+        let node = ctx.info.taskmap.nodeid(self.rank);
+        let host = node
+            .and_then(|node| ctx.info.nodes.get(usize::try_from(node).ok()?))
+            .map_or("unknown", |node| node.host.as_str());
+        let how = WaitStatus(self.wait_status).signal().map_or_else(
+            || format!("Exit {}", self.exitcode),
+            flux_formats::signal::text_or_number,
+        );
+        format!("{program}: task rank {} on host {host} {verb} ({how})", self.rank)
+    }
+
+    /// Ends the job because of this exit.
+    fn end_job(&self, ctx: &mut Ctx, text: &str) {
+        let code = if self.signaled > 0 {
+            128 + self.signaled
+        } else {
+            self.exitcode
+        };
+        let place = Place {
+            file: file!(),
+            line: line!(),
+        };
+        ctx.die_of(Some(self.wait_status), code, text, place);
+    }
+}
+
 /// The watch over the first exit.
 #[derive(Debug)]
 pub(crate) struct Doom {
@@ -48,6 +80,8 @@ pub(crate) struct Doom {
     seen: bool,
     deadline: Option<Instant>,
     first: Option<TaskExit>,
+    /// The first exit, for the words at the end of patience.
+    told: Option<TaskExit>,
 }
 
 impl Doom {
@@ -65,6 +99,7 @@ impl Doom {
             seen: false,
             deadline: None,
             first: None,
+            told: None,
         })
     }
 
@@ -86,17 +121,10 @@ impl Doom {
         self.seen = true;
         self.deadline = self.timeout.map(|timeout| now + timeout);
         if self.on_error && exit.wait_status != 0 {
-            let what = if exit.signaled > 0 {
-                format!("was killed by signal {}", exit.signaled)
-            } else {
-                format!("exited with exit code {}", exit.exitcode)
-            };
-            ctx.raise(
-                "exec",
-                0,
-                &format!("task {} {what} and exit-on-error is set", exit.rank),
-            );
+            let text = format!("{} and exit-on-error is set", exit.sentence(ctx, "failed"));
+            exit.end_job(ctx, &text);
         }
+        self.told = Some(exit.clone());
         self.first = Some(exit);
     }
 
@@ -117,11 +145,10 @@ impl Doom {
             let timeout = self
                 .timeout
                 .map_or_else(String::new, |timeout| Fsd::from(timeout).to_string());
-            ctx.raise(
-                "exec",
-                0,
-                &format!("exit-timeout of {timeout} expired after the first task exited"),
-            );
+            if let Some(exit) = self.told.take() {
+                let what = exit.sentence(ctx, "exited");
+                exit.end_job(ctx, &format!("{what} and exit-timeout={timeout} has expired"));
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod gpubind;
 pub(crate) mod input;
 pub(crate) mod output;
 pub(crate) mod pmi;
+pub(crate) mod proctable;
 pub(crate) mod pty;
 pub(crate) mod rlimit;
 pub(crate) mod signal;

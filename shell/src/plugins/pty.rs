@@ -304,8 +304,7 @@ fn say_goodbye(ctx: &mut Ctx, client: &Message, status: WaitStatus) {
         Some(signal) => signal
             .name()
             .map_or_else(|| "Killed".to_owned(), |name| format!("Killed by {name}")),
-        None if status.success() => "session exited".to_owned(),
-        None => format!("session exited with status {}", status.exit_code()),
+        None => "session exiting".to_owned(),
     };
     let body: Value = serde_json::json!({"type": "exit", "message": message, "status": status.0});
     let _sent = ctx.handle.respond(client, Some(&body));

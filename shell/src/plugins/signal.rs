@@ -121,12 +121,16 @@ impl Warning {
         self.deadline
     }
 
-    /// Returns the signal once when it is due.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Signal> {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.deadline = None;
-            return Some(self.signal);
-        }
-        None
+    /// Returns the signal once when it is due, and says so in the job's output.
+    pub(crate) fn expire(&mut self, ctx: &mut Ctx, now: Instant) -> Option<Signal> {
+        self.deadline.take_if(|deadline| *deadline <= now)?;
+        let (name, left) = (self.name(), self.timeleft.as_secs_f64());
+        log!(
+            ctx,
+            Notice,
+            "signal",
+            "job will expire in {left:.1}s, sending {name} to job"
+        );
+        Some(self.signal)
     }
 }

@@ -254,7 +254,7 @@ fn a_client_talks_to_an_interactive_terminal() {
     let all = texts.concat();
     assert!(all.contains("got word"), "{all}");
     assert!(
-        all.contains(r#""type":"exit","message":"session exited with status 3","status":768"#),
+        all.contains(r#""type":"exit","message":"session exiting","status":768"#),
         "{all}"
     );
     assert_eq!(broker.wait_exits(), [3 << 8]);

@@ -8,6 +8,7 @@
 
 mod cache;
 pub mod local;
+mod mmap;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The actor behind `content.*`.
 
 use super::cache::Cache;
+use super::mmap::Files;
 use crate::modules::content_sqlite::{Blob, Db, local as backing};
 use crate::modules::kvs::{Kvs, blob as node_blob};
 use crate::service::{Cx, Interface, Method, RpcError, Service};
@@ -29,10 +30,12 @@ enum Waiter {
 /// The `content` module.
 #[derive(Default)]
 pub struct Content {
-    hash: HashType,
-    rank: u32,
+    pub(super) hash: HashType,
+    pub(super) rank: u32,
     durable: bool,
     cache: Cache,
+    /// Files whose pieces can be loaded.
+    pub(super) files: Files,
     /// Blobs that are being loaded; of one kind per key: explained for clients, raw for local services.
     loading: HashMap<(BlobRef, bool), Vec<Waiter>>,
     /// Name of the backing store of rank 0.
@@ -104,6 +107,8 @@ impl Content {
                 let result = result.map(|msg| (msg.payload.unwrap_or_default(), false));
                 content.fetched(cx, blobref, raw, result);
             });
+        } else if self.fetch_from_file(cx, blobref, raw) {
+            // it is being read
         } else if self.backing.is_some() {
             self.read_backing(cx, blobref, raw, false);
         } else if raw {
@@ -163,7 +168,7 @@ impl Content {
         }
     }
 
-    fn fetched(
+    pub(super) fn fetched(
         &mut self,
         cx: &mut Cx<'_>,
         blobref: BlobRef,
@@ -440,11 +445,8 @@ impl Service for Content {
                 Err(err) => cx.fail_with(&req, &err),
             },
             "checkpoint-get" | "checkpoint-put" => self.checkpoint(cx, req),
-            _ => cx.fail(
-                &req,
-                errno::ENOSYS,
-                "files are not mapped by this broker: archive without --mmap",
-            ),
+            "mmap-add" => self.mmap_add(cx, req),
+            _ => self.mmap_remove(cx, &req),
         }
     }
 
@@ -458,7 +460,8 @@ impl Content {
     fn figures(&self) -> Value {
         let (count, dirty, size) = self.cache.figures();
         let mmap = if self.rank == 0 {
-            json!({"tags": {}, "blobs": 0})
+            let (tags, blobs) = self.files.figures();
+            json!({"tags": tags, "blobs": blobs})
         } else {
             Value::Null
         };

@@ -36,11 +36,13 @@ pub fn start(cx: &mut Cx<'_>, request: StartRequest) -> bool {
     cx.to::<JobExec>(SERVICE, move |exec, cx| exec.on_start(cx, request))
 }
 
-/// Tells of an exception of a job, whoever raised it; severity 0 ends the job's shells.
-pub fn exception(cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
+/// Tells of an exception of a job, whoever raised it; severity 0 ends the job's shells. With the wait status of the
+/// task that caused it, the job's status is made of that one.
+pub fn exception(cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, wait_status: Option<i64>) {
+    let status = wait_status.and_then(|status| i32::try_from(status).ok());
     let kind = kind.to_owned();
     cx.to::<JobExec>(SERVICE, move |exec, cx| {
-        exec.on_exception(cx, id, severity, &kind)
+        exec.on_exception(cx, id, severity, &kind, status)
     });
 }
 

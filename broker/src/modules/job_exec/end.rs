@@ -26,7 +26,7 @@ impl JobExec {
         {
             cx.cancel_timer(timer);
         }
-        let status = job.status;
+        let status = job.final_status();
         // a job that never came as far as its shells has no finish
         let ran = job.has_namespace || job.start_told;
         if ran {

@@ -75,6 +75,8 @@ pub(super) struct Job {
     pub(super) status: i32,
     /// A fatal exception was raised.
     pub(super) exception: bool,
+    /// Wait status of the task that caused the exception.
+    pub(super) cause: Option<i32>,
     /// All shells ended.
     pub(super) ending: bool,
     /// Has a guest namespace.
@@ -126,6 +128,7 @@ impl Job {
             critical: IdSet::first_n(shells),
             status: 0,
             exception: false,
+            cause: None,
             ending: false,
             has_namespace: false,
             multiuser: false,
@@ -234,6 +237,21 @@ impl Job {
         (Entered::Complete, None)
     }
 
+    /// Returns the wait status of the whole job: that of the task which caused a fatal exception, else the highest.
+    /// A job that an exception ended was no success.
+    pub(super) fn final_status(&self) -> i32 {
+        let exit = |code: i32| (code & 0xff) << 8;
+        match self.cause {
+            _ if !self.exception => self.status,
+            Some(cause) => match cause & 0x7f {
+                0 => cause,
+                signal => exit(128 + signal),
+            },
+            None if self.status == 0 => exit(1),
+            None => self.status,
+        }
+    }
+
     /// Returns the ranks that the barrier waits for.
     pub(super) fn missing_at_barrier(&self) -> IdSet {
         let there: IdSet = self.barrier.waiting.iter().map(|(rank, _)| *rank).collect();
@@ -241,37 +259,26 @@ impl Job {
     }
 }
 
-/// Returns what strsignal(3) says of a signal.
-pub(super) fn signal_text(signal: i32) -> String {
-    let text = match signal {
-        1 => "Hangup",
-        2 => "Interrupt",
-        3 => "Quit",
-        4 => "Illegal instruction",
-        5 => "Trace/breakpoint trap",
-        6 => "Aborted",
-        7 => "Bus error",
-        8 => "Floating point exception",
-        9 => "Killed",
-        10 => "User defined signal 1",
-        11 => "Segmentation fault",
-        12 => "User defined signal 2",
-        13 => "Broken pipe",
-        14 => "Alarm clock",
-        15 => "Terminated",
-        24 => "CPU time limit exceeded",
-        25 => "File size limit exceeded",
-        31 => "Bad system call",
-        other => return format!("Signal {other}"),
-    };
-    text.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn an_exception_gives_the_status() {
+        let mut job = job("3");
+        (job.status, job.cause) = (0, Some(768));
+        assert_eq!(job.final_status(), 0);
+        job.exception = true;
+        assert_eq!(job.final_status(), 768);
+        job.cause = Some(11);
+        assert_eq!(job.final_status(), 139 << 8);
+        job.cause = None;
+        assert_eq!(job.final_status(), 256);
+        job.status = 36608;
+        assert_eq!(job.final_status(), 36608);
+    }
 
     fn job(ranks: &str) -> Job {
         let r = json!({"version": 1, "execution": {"R_lite": [{"rank": ranks, "children": {"core": "0"}}],

@@ -19,7 +19,14 @@ const SIGALRM: i32 = 14;
 
 impl JobExec {
     /// Handles an exception of a job, whoever raised it.
-    pub(super) fn on_exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
+    pub(super) fn on_exception(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: JobId,
+        severity: u8,
+        kind: &str,
+        status: Option<i32>,
+    ) {
         let Some(job) = self
             .jobs
             .get_mut(&id)
@@ -28,6 +35,7 @@ impl JobExec {
             return;
         };
         job.exception = true;
+        job.cause = status;
         cx.log_as_me(7, &format!("exec aborted: id={id}"));
         let signal = if kind == "timeout" {
             SIGALRM

@@ -2,7 +2,7 @@
 
 use super::JobExec;
 use super::api::StartRequest;
-use super::job::{Job, ranks_of, signal_text};
+use super::job::{Job, ranks_of};
 use super::mock::Mock;
 use crate::modules::job_manager::api::{self as manager, ExecEvent};
 use crate::modules::kvs::{Txn, local as kvs};
@@ -270,7 +270,7 @@ impl JobExec {
         let text = format!(
             "shell rank {shell_rank} (on {}): {}",
             job.host(rank),
-            signal_text(signal)
+            flux_formats::signal::text_or_number(signal)
         );
         self.lost_shell(cx, id, rank, &text, &text);
     }

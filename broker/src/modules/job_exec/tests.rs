@@ -201,9 +201,9 @@ fn the_time_limit_ends_a_job() {
 fn an_exception_ends_a_job() {
     let mut hub = hub(json!({}));
     start(&mut hub, 9, "0", Some(json!({"run_duration": "60s"})), 0.0);
-    hub.with_probe(|cx| api::exception(cx, JobId(9), 1, "note"));
+    hub.with_probe(|cx| api::exception(cx, JobId(9), 1, "note", None));
     assert_eq!(running(&mut hub), 1);
-    hub.with_probe(|cx| api::exception(cx, JobId(9), 0, "cancel"));
+    hub.with_probe(|cx| api::exception(cx, JobId(9), 0, "cancel", None));
     wait_for_end(&mut hub);
     assert_eq!(exec_log(&mut hub, 9)[2], r#"complete {"status":15}"#);
 }

@@ -73,27 +73,29 @@ impl JobInfo {
         let path = lookup.id.kvs_key(key);
         kvs::lookup(cx, "primary", &path, move |me: &mut JobInfo, cx, result| {
             let mut lookup = lookup;
-            match result
-                .map_err(|err| missing(&err, &lookup.keys, index))
-                .and_then(|data| lookup.take(index, &data))
-            {
+            match result.and_then(|data| lookup.take(index, &data)) {
                 Ok(()) => me.lookup_next(cx, lookup, index + 1),
+                Err(err) if err.errnum == errno::ENOENT => Self::missing(cx, &lookup, index),
                 Err(err) => cx.fail_with(&lookup.request, &err),
             }
         });
     }
-}
 
-fn missing(err: &RpcError, keys: &[String], index: usize) -> RpcError {
-    if err.errnum != errno::ENOENT {
-        return err.clone();
+    /// Says what is missing: the key, or the whole job, which would have an eventlog.
+    fn missing(cx: &mut Cx<'_>, lookup: &Lookup, index: usize) {
+        let key = lookup.keys.get(index).cloned().unwrap_or_default();
+        let request = lookup.request.clone();
+        let path = lookup.id.kvs_key("eventlog");
+        kvs::lookup(cx, "primary", &path, move |_: &mut JobInfo, cx, eventlog| {
+            let unknown = eventlog.is_err_and(|err| err.errnum == errno::ENOENT);
+            let text = if unknown {
+                "invalid job id".to_owned()
+            } else {
+                format!("{key}: key not found")
+            };
+            cx.fail(&request, errno::ENOENT, &text);
+        });
     }
-    let key = keys.get(index).map(String::as_str).unwrap_or_default();
-    // every job has these; without them there is no such job
-    if matches!(key, "eventlog" | "jobspec" | "J") {
-        return RpcError::new(errno::ENOENT, "invalid job id");
-    }
-    RpcError::new(errno::ENOENT, format!("{key}: key not found"))
 }
 
 impl Lookup {

@@ -77,7 +77,8 @@ fn lookups() {
     assert!(plain["R"].is_string());
     let current = hub.json("job-info.lookup", &ask(json!(["R"]), 3)).unwrap();
     assert_eq!(current["R"]["execution"]["expiration"], 9.5);
-    let err = hub.json("job-info.lookup", &ask(json!(["J"]), 0)).unwrap_err();
+    let unknown = json!({"id": 1, "keys": ["R"], "flags": 0});
+    let err = hub.json("job-info.lookup", &unknown).unwrap_err();
     assert_eq!((err.errnum, err.text.as_str()), (errno::ENOENT, "invalid job id"));
     let err = hub.json("job-info.lookup", &ask(json!(["nope"]), 0)).unwrap_err();
     assert_eq!(

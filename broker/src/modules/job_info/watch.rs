@@ -204,12 +204,32 @@ impl JobInfo {
                     }
                     Err(_) if watch.sent > 0 => RpcError::bare(errno::ENODATA),
                     // a link to a namespace that is gone
-                    Err(err) if err.errnum == errno::ENOTSUP => RpcError::bare(errno::ENOENT),
+                    Err(err) if matches!(err.errnum, errno::ENOTSUP | errno::ENOENT) => {
+                        me.end_missing(cx, number);
+                        return;
+                    }
                     Err(err) => err,
                 };
                 me.end(cx, number, &end);
             },
         );
+    }
+
+    /// Ends the watch of a guest eventlog that does not exist: a job that never started has just no events.
+    fn end_missing(&mut self, cx: &mut Cx<'_>, number: u64) {
+        let Some(watch) = self.watches.by_number.get(&number) else {
+            return;
+        };
+        let key = watch.id.kvs_key("guest");
+        kvs::lookup(cx, "primary", &key, move |me: &mut JobInfo, cx, guest| {
+            let never_started = guest.is_err_and(|err| err.errnum == errno::ENOENT);
+            let errnum = if never_started {
+                errno::ENODATA
+            } else {
+                errno::ENOENT
+            };
+            me.end(cx, number, &RpcError::bare(errnum));
+        });
     }
 
     /// A job is inactive: what still waits for its namespace waits in vain.

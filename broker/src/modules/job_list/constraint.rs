@@ -6,6 +6,7 @@ use flux_formats::errno;
 use flux_formats::hostlist::Hostlist;
 use flux_formats::idset::IdSet;
 use flux_formats::jobstate::{JobResult, JobState};
+use flux_formats::msg::{USERID_UNKNOWN, userid_from_json};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -121,9 +122,12 @@ impl Constraint {
             "or" => Constraint::Or(nested()?),
             "not" => Constraint::Not(nested()?),
             "userid" => {
-                let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+                let id = |value: &Value| value.as_i64().and_then(userid_from_json);
                 let ids: Option<HashSet<u32>> = values.iter().map(id).collect();
-                Constraint::Userid(ids.ok_or_else(|| invalid("userid value must be an integer"))?)
+                match ids.ok_or_else(|| invalid("userid value must be an integer"))? {
+                    ids if ids.contains(&USERID_UNKNOWN) => Constraint::And(Vec::new()),
+                    ids => Constraint::Userid(ids),
+                }
             }
             "name" => Constraint::Name(texts()?),
             "queue" => Constraint::Queue(texts()?),
@@ -289,7 +293,7 @@ fn mask(values: &[Value], op: &str, by_name: impl Fn(&str) -> Option<u32>) -> Re
 pub(super) fn legacy(request: &flux_formats::rpc::job_list::ListRequest) -> Map<String, Value> {
     let mut all = Vec::new();
     let mut add = |op: &str, value: Value| all.push(serde_json::json!({ op: [value] }));
-    if let Some(userid) = request.userid.filter(|userid| *userid != u32::MAX) {
+    if let Some(userid) = request.userid {
         add("userid", userid.into());
     }
     if let Some(states) = request.states.filter(|states| *states != 0) {

@@ -92,7 +92,11 @@ impl Spec {
             project: spec.project().map(Into::into),
             bank: spec.bank().map(Into::into),
             ntasks: small(spec.ntasks()),
-            ncores: small(spec.counts().ncores()),
+            ncores: match spec.counts() {
+                // whole nodes: their cores are known once they are allocated
+                counts if counts.exclusive && counts.nnodes > 0 => 0,
+                counts => small(counts.ncores()),
+            },
             nnodes: spec.counts().nnodes,
             tasks_per_node: per("node"),
             tasks_per_core: per("core"),

@@ -97,7 +97,7 @@ impl JobManager {
                 _ => None,
             };
             if let Some(kind) = ended {
-                self.executor.exception(cx, id, 0, &kind);
+                self.executor.exception(cx, id, 0, &kind, None);
             }
             self.debug_event(cx, id, "start-request");
         } else {

@@ -61,7 +61,8 @@ pub(crate) trait Executor {
     /// Starts a job. Returns false when the service is not there.
     fn start(&mut self, cx: &mut Cx<'_>, request: job_exec::api::StartRequest) -> bool;
     /// Tells of an exception.
-    fn exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str);
+    /// `wait_status` is that of the task which caused it.
+    fn exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, wait_status: Option<i64>);
     /// Tells of another time limit.
     fn expiration(&mut self, cx: &mut Cx<'_>, id: JobId, expiration: f64);
 }
@@ -89,8 +90,8 @@ impl Executor for LocalExecutor {
         job_exec::api::start(cx, request)
     }
 
-    fn exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
-        job_exec::api::exception(cx, id, severity, kind);
+    fn exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, wait_status: Option<i64>) {
+        job_exec::api::exception(cx, id, severity, kind, wait_status);
     }
 
     fn expiration(&mut self, cx: &mut Cx<'_>, id: JobId, expiration: f64) {

@@ -247,7 +247,7 @@ impl JobManager {
         }
         cx.publish_private("job-exception", userid, &event);
         if with_exec {
-            self.executor.exception(cx, id, severity, &kind);
+            self.executor.exception(cx, id, severity, &kind, wait_status);
         }
         self.drive(cx, id);
         Ok(())

@@ -162,55 +162,20 @@ fn describe_status(status: i32) -> (bool, String) {
     let signal = status & 0x7f;
     let code = status >> 8 & 0xff;
     if signal != 0 {
-        (false, format!("job shell {}", signal_text(signal)))
+        (
+            false,
+            format!("job shell {}", flux_formats::signal::text_or_number(signal)),
+        )
     } else if code > 128 {
-        (false, format!("task(s) {}", signal_text(code - 128)))
+        (
+            false,
+            format!("task(s) {}", flux_formats::signal::text_or_number(code - 128)),
+        )
     } else if code > 0 {
         (false, format!("task(s) exited with exit code {code}"))
     } else {
         (true, String::new())
     }
-}
-
-/// Returns the C library's description of a signal.
-fn signal_text(signal: i32) -> String {
-    const TEXTS: [&str; 31] = [
-        "Hangup",
-        "Interrupt",
-        "Quit",
-        "Illegal instruction",
-        "Trace/breakpoint trap",
-        "Aborted",
-        "Bus error",
-        "Floating point exception",
-        "Killed",
-        "User defined signal 1",
-        "Segmentation fault",
-        "User defined signal 2",
-        "Broken pipe",
-        "Alarm clock",
-        "Terminated",
-        "Stack fault",
-        "Child exited",
-        "Continued",
-        "Stopped (signal)",
-        "Stopped",
-        "Stopped (tty input)",
-        "Stopped (tty output)",
-        "Urgent I/O condition",
-        "CPU time limit exceeded",
-        "File size limit exceeded",
-        "Virtual timer expired",
-        "Profiling timer expired",
-        "Window changed",
-        "I/O possible",
-        "Power failure",
-        "Bad system call",
-    ];
-    let index = usize::try_from(signal - 1).ok();
-    index
-        .and_then(|index| TEXTS.get(index))
-        .map_or_else(|| format!("Unknown signal {signal}"), |text| (*text).to_owned())
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub(super) struct Pending {
     pub(super) txn: Txn,
     pub(super) no_merge: bool,
     pub(super) durable: bool,
+    /// It names blobs, which must be loadable before it takes effect.
+    pub(super) refers: bool,
     /// Namespace whose root the transaction takes over; it goes when the transaction is applied.
     pub(super) absorbs: Option<Rc<str>>,
     pub(super) reply: CommitReply,
@@ -128,6 +130,9 @@ impl Kvs {
         header.payload = None;
         let reply = CommitReply::Client(header);
         let no_merge = flags & NO_MERGE != 0;
+        let refers = ops
+            .iter()
+            .any(|op| matches!(&op.change, Change::Put(object) if object.refers()));
         self.enqueue(
             cx,
             &namespace,
@@ -135,6 +140,7 @@ impl Kvs {
                 txn: Txn { ops },
                 no_merge,
                 durable,
+                refers,
                 absorbs: None,
                 reply,
             },
@@ -168,6 +174,7 @@ impl Kvs {
                 txn,
                 no_merge: false,
                 durable,
+                refers: false,
                 absorbs: None,
                 reply,
             },
@@ -236,7 +243,12 @@ impl Kvs {
             epoch: self.keeper.epoch(),
         };
         let (mut group, mut failed, mut missing) = (Vec::new(), Vec::new(), None);
-        while let Some(pending) = queue.front() {
+        let mut unsettled = false;
+        while let Some(pending) = queue.front_mut() {
+            if std::mem::take(&mut pending.refers) {
+                unsettled = true;
+                break;
+            }
             let alone = pending.no_merge || group.last().is_some_and(|last: &Pending| last.no_merge);
             if alone && !group.is_empty() {
                 break;
@@ -260,11 +272,19 @@ impl Kvs {
         for (pending, errnum) in failed {
             pending.reply.fail(cx, &RpcError::bare(errnum));
         }
+        space.blocked |= unsettled;
+        if unsettled {
+            let name = name.clone();
+            self.when_settled(cx, move |kvs, cx| kvs.unblock(cx, &name, Ok(Pins::default())));
+        }
+        let Some(space) = self.spaces.get_mut(name) else {
+            return false;
+        };
         if !group.is_empty() {
             space.seq += 1;
             space.pins = Pins::default();
             self.publish_group(cx, name, group);
-            return true;
+            return !unsettled;
         }
         if let Some(missing) = missing {
             space.blocked = true;

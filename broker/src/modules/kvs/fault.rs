@@ -205,15 +205,32 @@ impl Kvs {
             .map(|blobref| (blobref, true))
             .chain(blobs.into_iter().map(|blobref| (blobref, false)))
         {
-            let gather = gather.clone();
-            content::local::load_raw(cx, blobref, move |kvs: &mut Kvs, cx, result| {
-                let done = kvs.gathered(&gather, blobref, is_node, result);
-                if let Some((done, result)) = done {
-                    kvs.stats.pending -= 1;
-                    done(kvs, cx, result);
-                }
-            });
+            self.load_one(cx, gather.clone(), blobref, is_node, false);
         }
+    }
+
+    /// Loads one blob. A client may name one that it was told of and that is not stored yet: then that is done first.
+    fn load_one(
+        &mut self,
+        cx: &mut Cx<'_>,
+        gather: Rc<std::cell::RefCell<Gather>>,
+        blobref: BlobRef,
+        is_node: bool,
+        settled: bool,
+    ) {
+        content::local::load_raw(cx, blobref, move |kvs: &mut Kvs, cx, result| {
+            if !settled && result.as_ref().is_err_and(|err| err.errnum == errno::ENOENT) {
+                kvs.when_settled(cx, move |kvs, cx| {
+                    kvs.load_one(cx, gather, blobref, is_node, true)
+                });
+                return;
+            }
+            let done = kvs.gathered(&gather, blobref, is_node, result);
+            if let Some((done, result)) = done {
+                kvs.stats.pending -= 1;
+                done(kvs, cx, result);
+            }
+        });
     }
 
     fn gathered(

@@ -501,6 +501,21 @@ impl Kvs {
         self.spill(cx, false);
     }
 
+    /// Goes on here when every blob that a client may have been told of can be loaded.
+    pub(super) fn when_settled(
+        &mut self,
+        cx: &mut Cx<'_>,
+        then: impl FnOnce(&mut Kvs, &mut Cx<'_>) + 'static,
+    ) {
+        let me = cx.slot();
+        self.settle(
+            cx,
+            Box::new(move |cx| {
+                cx.to_slot::<Kvs>(me, then);
+            }),
+        );
+    }
+
     /// Without a store the content cache takes what clients were told of.
     fn spill_to_cache(&mut self, cx: &mut Cx<'_>) {
         let (mut spilled, mut blobs) = (Spilled::default(), Vec::new());

@@ -21,6 +21,8 @@ use std::rc::Rc;
 struct CreateRequest {
     namespace: String,
     rootref: String,
+    /// C clients send an unknown user as -1.
+    #[serde(deserialize_with = "flux_formats::msg::deserialize_userid")]
     owner: u32,
     flags: u32,
 }
@@ -254,6 +256,7 @@ impl Kvs {
                 txn: Txn { ops },
                 no_merge: false,
                 durable: false,
+                refers: false,
                 absorbs,
                 reply,
             },

@@ -52,9 +52,9 @@ impl Resource {
             let body: rpc::UndrainRequest = req.payload_json()?;
             let force = match body.mode.as_deref() {
                 None => false,
-                Some("force") => true,
+                Some("force" | "update" | "overwrite" | "force-overwrite") => true,
                 Some(other) => {
-                    let text = format!("invalid undrain mode specified: {other}");
+                    let text = format!("invalid undrain mode '{other}' specified");
                     return Err(RpcError::new(errno::EINVAL, text));
                 }
             };

@@ -155,7 +155,10 @@ impl State {
             .filter(|name| !hosts.contains(name))
             .collect();
         if !unknown.is_empty() {
-            return Err(invalid(format!("invalid hosts: {}", unknown.join(","))));
+            return Err(invalid(format!(
+                "invalid targets: invalid hosts: {}",
+                unknown.join(",")
+            )));
         }
         let all: Vec<u32> = match &self.r {
             Some(r) if !r.nodelist().is_empty() => r.ranks().iter().collect(),
@@ -358,7 +361,10 @@ mod tests {
         assert_eq!(state.resolve("0-1"), Ok(ids("0-1")));
         assert_eq!(state.resolve("n[2-3]"), Ok(ids("2-3")));
         assert_eq!(state.resolve("9").unwrap_err().text, "idset is out of range");
-        assert_eq!(state.resolve("n1,x9").unwrap_err().text, "invalid hosts: x9");
+        assert_eq!(
+            state.resolve("n1,x9").unwrap_err().text,
+            "invalid targets: invalid hosts: x9"
+        );
     }
 
     #[test]

@@ -254,9 +254,10 @@ impl Rexec {
         // the document is `{`, what is of this rank, and what is the same for all ranks
         let rest = rest.get(2..).ok_or_else(protocol)?;
         let mut document = format!(
-            "{{\"version\":1,\"id\":{},\"broker_rank\":{},",
+            "{{\"version\":1,\"id\":{},\"broker_rank\":{},\"jobid_path\":{},",
             header.id.0,
-            cx.rank()
+            cx.rank(),
+            serde_json::Value::from(cx.attrs.get("jobid-path").unwrap_or("/"))
         )
         .into_bytes();
         document.extend_from_slice(rest);

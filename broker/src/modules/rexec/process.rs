@@ -56,8 +56,11 @@ fn io_error(err: &std::io::Error) -> RpcError {
 fn spawn_error(err: &SpawnError) -> RpcError {
     let errnum = u32::try_from(err.errnum()).unwrap_or(errno::EIO);
     match err {
-        // the client knows which program it asked for
-        SpawnError::Exec { .. } => RpcError::bare(errnum),
+        // the client knows which program it asked for; the words are those of flux-core
+        SpawnError::Exec { .. } => RpcError::new(
+            errnum,
+            format!("error launching process: {}", errno::strerror(errnum)),
+        ),
         SpawnError::Cwd { .. } => RpcError::new(
             errnum,
             format!("could not change directory to {err}: {}", errno::strerror(errnum)),

@@ -158,7 +158,7 @@ impl Rexec {
             .values()
             .map(|process| {
                 json!({
-                    "pid": process.pid, "cmd": process.cmd.cmdline.join(" "),
+                    "pid": process.pid, "cmd": process.cmd.cmdline.first().map(String::as_str).unwrap_or_default(),
                     "label": process.cmd.label.as_deref().unwrap_or_default(),
                     "state": if process.status.is_some() { "Z" } else { "R" },
                 })

@@ -112,7 +112,10 @@ fn errors_have_their_numbers() {
     hub.run_until(move || ended(&seen));
     assert_eq!(
         answers.borrow().first(),
-        Some(&Err(RpcError::bare(errno::ENOENT)))
+        Some(&Err(RpcError::new(
+            errno::ENOENT,
+            "error launching process: No such file or directory"
+        )))
     );
     let (answers, _) = hub.stream(request("rexec.exec", &exec(&[], 3)));
     assert_eq!(
@@ -232,7 +235,7 @@ fn a_shell_gets_its_document_and_is_reported() {
     assert_eq!(end.status, 768);
     assert_eq!(
         end.output,
-        "{\"version\":1,\"id\":7,\"broker_rank\":0,\"jobspec\":{},\"R\":{}} job-7\n"
+        "{\"version\":1,\"id\":7,\"broker_rank\":0,\"jobid_path\":\"/\",\"jobspec\":{},\"R\":{}} job-7\n"
     );
 }
 

@@ -197,7 +197,7 @@ impl Executor for FakeExecutor {
         true
     }
 
-    fn exception(&mut self, _cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str) {
+    fn exception(&mut self, _cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, _: Option<i64>) {
         self.0
             .borrow_mut()
             .exceptions
