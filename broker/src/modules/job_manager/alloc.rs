@@ -104,6 +104,11 @@ impl JobManager {
         })
     }
 
+    /// Returns true when the job's request was changed while the scheduler's answer to the old one was on its way.
+    fn asks_anew(&self, id: JobId) -> bool {
+        self.active.get(&id).is_some_and(|job| job.marks.request_stale)
+    }
+
     fn on_alloc(&mut self, cx: &mut Cx<'_>, id: JobId, r: String, annotations: &str) {
         let decoded = serde_json::from_str::<Value>(&r);
         let Ok(Value::Object(mut object)) = decoded else {
@@ -113,6 +118,12 @@ impl JobManager {
         if !self.waits_for_sched(id) {
             // the job was cancelled while the answer was on its way
             self.sched_free(cx, id, None);
+            return;
+        }
+        if self.asks_anew(id) {
+            self.sched_free(cx, id, None);
+            self.set_alloc(id, Alloc::None);
+            self.drive(cx, id);
             return;
         }
         object.shift_remove("scheduling");
@@ -153,6 +164,11 @@ impl JobManager {
 
     fn on_deny(&mut self, cx: &mut Cx<'_>, id: JobId, note: String) {
         if !self.waits_for_sched(id) {
+            return;
+        }
+        if self.asks_anew(id) {
+            self.set_alloc(id, Alloc::None);
+            self.drive(cx, id);
             return;
         }
         self.set_alloc(id, Alloc::None);

@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) adopted: Vec<JobId>,
     pub(crate) denied: Option<String>,
     pub(crate) no_scheduler: bool,
+    /// Cancellations arrive after the answer.
+    pub(crate) late_cancel: bool,
     pub(crate) starts: Vec<StartRequest>,
     pub(crate) exceptions: Vec<(JobId, u8, String)>,
     pub(crate) expirations: Vec<(JobId, f64)>,
@@ -136,6 +138,7 @@ impl Scheduler for FakeScheduler {
                         world.pending.insert((Reverse(priority), id));
                     }
                 }
+                SchedRequest::Cancel(_) if world.late_cancel => {}
                 SchedRequest::Cancel(id) => {
                     world.pending.retain(|(_, pending)| *pending != id);
                     answers.push((id, SchedEvent::Cancelled));

@@ -1,6 +1,7 @@
 //! Requests: answers, errors, who may ask what.
 
-use super::fakes::{Bench, finish};
+use super::super::api::{self, SchedEvent};
+use super::fakes::{Bench, finish, r_text};
 use crate::service::testing::request;
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
@@ -378,6 +379,32 @@ fn raiseall_killall_list_getattr_history() {
         bench.rpc("job-manager.resource-status", &json!({})).unwrap()["allocated"]["execution"]["R_lite"],
         json!([])
     );
+}
+
+/// A job that is updated while the scheduler's answer is on its way gets resources for what it asks now.
+#[test]
+fn an_update_overtakes_the_scheduler() {
+    let mut bench = Bench::new(0, false);
+    let id = bench.submit();
+    bench.world.borrow_mut().late_cancel = true;
+    let update = json!({"id": id, "updates": {"attributes.system.duration": 60}});
+    bench.rpc("job-manager.update", &update).unwrap();
+    {
+        let mut world = bench.world.borrow_mut();
+        (world.late_cancel, world.slots) = (false, 0);
+        world.pending.clear();
+        world.holding.insert(id);
+    }
+    let answer = SchedEvent::Alloc {
+        r: r_text(),
+        annotations: "{}".to_owned(),
+    };
+    bench.with(move |cx| api::sched_events(cx, vec![(id, answer)]));
+    // the old allocation was given back, which made a slot free, and the new one was made
+    assert!(bench.world.borrow().holding.contains(&id));
+    assert_eq!(bench.world.borrow().slots, 0);
+    assert_eq!(bench.world.borrow().starts.len(), 1);
+    assert_eq!(bench.events(id).iter().filter(|name| *name == "alloc").count(), 1);
 }
 
 #[test]
