@@ -180,3 +180,33 @@ fn jobs_cost_little_memory() {
     );
     flux.stop();
 }
+
+/// The configured limits, of age and of number, the second one after a restart.
+#[test]
+fn old_jobs_are_purged_by_the_limits() {
+    let (builder, dir) = with_statedir();
+    let limits = "[heartbeat]\nperiod = \"0.2s\"\n[job-manager]\ninactive-age-limit = \"0.5s\"\n";
+    let path = builder.sandbox().write("config/limits.toml", limits);
+    let flux = builder.boot();
+    run_mocks(&flux, 300);
+    flux.wait_until(&["jobs", "-a", "-c0", "-no", "{id}"], DEADLINE, |output| {
+        output.lines().is_empty()
+    });
+    let stats = flux.run(&["job", "stats"]);
+    assert_eq!(stats.json()["inactive_purged"], 300, "{stats}");
+    flux.sandbox().write("config/limits.toml", "");
+    flux.run(&["config", "reload"]).ok();
+    run_mocks(&flux, 40);
+    let before = listed(&flux);
+    flux.run(&["shutdown"]).ok();
+    let limits = "[heartbeat]\nperiod = \"0.2s\"\n[job-manager]\ninactive-num-limit = 7\n";
+    std::fs::write(&path, limits).unwrap();
+    let script =
+        "for try in $(seq 100); do test $(flux jobs -a -c0 -no '{id}' | wc -l) = 7 && break; sleep 0.1; done
+                  flux jobs -a -c0 -no '{id.dec} {result}'";
+    let config = format!("--config-path={}", path.display());
+    let option = format!("-Sstatedir={}", dir.display());
+    let args = ["start", "-s", "1", &option, &config, "sh", "-c", script];
+    let after = flux.sandbox().run("flux", &args);
+    assert_eq!(after.ok().lines(), before[..7]);
+}

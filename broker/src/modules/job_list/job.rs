@@ -193,6 +193,19 @@ impl Job {
         self.state == JobState::Inactive
     }
 
+    /// Returns the bits of the states that it is or was in.
+    pub(super) fn seen(&self) -> u32 {
+        let times = [
+            (JobState::Depend, self.t_depend),
+            (JobState::Priority, self.t_priority),
+            (JobState::Sched, self.t_sched),
+            (JobState::Run, self.t_run),
+            (JobState::Cleanup, self.t_cleanup),
+        ];
+        let seen = times.into_iter().filter(|(_, time)| *time > 0.0);
+        seen.fold(self.state.bit(), |mask, (state, _)| mask | state.bit())
+    }
+
     /// Returns how the job ended.
     pub(super) fn result(&self) -> JobResult {
         let fatal = self

@@ -43,7 +43,10 @@ pub(super) fn query(cx: &Cx<'_>, req: &Message) -> Result<(Query, usize), RpcErr
     }
     let query = Query {
         attrs: Attrs::parse(&body.attrs)?,
-        constraint: Constraint::parse(&constraint)?,
+        constraint: Constraint::parse(&constraint).map_err(|err| {
+            let text = format!("invalid payload: constraint object invalid: {}", err.text);
+            RpcError::new(errno::EPROTO, text)
+        })?,
         since: body.since,
         only: restricted_to(cx, req),
     };

@@ -145,8 +145,8 @@ impl JobList {
             }
         };
         let state = body.state.unwrap_or(0);
-        if state != 0 && JobState::from_bit(state).is_none() {
-            cx.fail(&req, errno::EINVAL, &format!("list-id: invalid state {state}"));
+        if state & !(JobState::ACTIVE | JobState::Inactive.bit()) != 0 {
+            cx.fail(&req, errno::EPROTO, "invalid payload: invalid state specified");
             return;
         }
         let id = body.id;
@@ -162,8 +162,8 @@ impl JobList {
             attrs,
             state,
         };
-        if let Some((now, userid, job)) = self.in_memory(id, attrs) {
-            if now >= state {
+        if let Some((seen, userid, job)) = self.in_memory(id, attrs) {
+            if is_reached(seen, state) {
                 answer_id(cx, &wait.request, userid, &job);
             } else {
                 self.waits.push(wait);
@@ -173,10 +173,10 @@ impl JobList {
         self.find_row(cx, wait, JobList::find_submitted);
     }
 
-    /// Returns state bit, user and attributes of a job in memory.
+    /// Returns the states that a job in memory was in, its user and attributes.
     fn in_memory(&self, id: JobId, attrs: Attrs) -> Option<(u32, u32, Bytes)> {
         if let Some(job) = self.active.get(&id) {
-            return Some((job.state.bit(), job.userid, object(&job.view(), attrs)));
+            return Some((job.seen(), job.userid, object(&job.view(), attrs)));
         }
         let row = self.archive.recent.get(&id)?;
         let hidden = self.archive.doomed.contains(&id);
@@ -224,10 +224,11 @@ impl JobList {
         self.waits.push(wait);
         manager::active_job(cx, id, move |me: &mut JobList, cx, job| {
             me.lookups -= 1;
+            // its events may have come since it was looked for
+            me.wake(cx, id);
             if job.is_some() {
                 return;
             }
-            me.wake(cx, id);
             // it may have ended, and left memory, since it was looked for
             let left: Vec<IdWait> = me.waits.extract_if(.., |wait| wait.id == id).collect();
             for wait in left {
@@ -237,12 +238,12 @@ impl JobList {
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        let Some((state, ..)) = self.in_memory(id, Attrs::NONE) else {
+        let Some((seen, ..)) = self.in_memory(id, Attrs::NONE) else {
             return;
         };
         let ready: Vec<IdWait> = self
             .waits
-            .extract_if(.., |wait| wait.id == id && state >= wait.state)
+            .extract_if(.., |wait| wait.id == id && is_reached(seen, wait.state))
             .collect();
         for wait in ready {
             if let Some((_, userid, job)) = self.in_memory(id, wait.attrs) {
@@ -308,6 +309,16 @@ impl JobList {
             }
             _ => cx.fail(&req, errno::ENOSYS, ""),
         }
+    }
+}
+
+/// Returns true when a job that was in the states `seen` satisfies a request for one of `wanted` (0: any but NEW). A job
+/// that is over always does, so that nobody waits for a state that it skipped.
+fn is_reached(seen: u32, wanted: u32) -> bool {
+    if wanted == 0 {
+        seen & !JobState::New.bit() != 0
+    } else {
+        seen & (wanted | JobState::Inactive.bit()) != 0
     }
 }
 

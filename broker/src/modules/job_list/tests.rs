@@ -113,6 +113,19 @@ fn one_answer_without_streaming() {
         (err.errnum, err.text.as_str()),
         (errno::EINVAL, "nope is not a valid attribute")
     );
+    let err = hub
+        .json(
+            "job-list.list",
+            &json!({"max_entries": 2, "attrs": [], "constraint": {"x": []}}),
+        )
+        .unwrap_err();
+    assert_eq!(
+        (err.errnum, err.text.as_str()),
+        (
+            errno::EPROTO,
+            "invalid payload: constraint object invalid: unknown constraint operator: x"
+        )
+    );
 }
 
 #[test]
@@ -229,6 +242,25 @@ fn one_job_now_or_when_it_gets_there() {
         cx.to::<JobList>("job-list", move |list, cx| list.on_journal(cx, &[alloc]));
     });
     assert_eq!(answers.borrow()[0], Ok(json!({"job": {"id": 5, "state": 16}})));
+    // RUN or CLEANUP; a job that skips both is shown when it is over
+    let (answers, _) = hub.stream(request(
+        "job-list.list-id",
+        &json!({"id": 6, "attrs": ["state"], "state": 48}),
+    ));
+    assert!(answers.borrow().is_empty());
+    let end = vec![
+        event(6, "exception", 9.0, &json!({"type": "cancel", "severity": 0})),
+        event(6, "clean", 9.5, &json!({})),
+    ];
+    hub.with_probe(move |cx| {
+        cx.to::<JobList>("job-list", move |list, cx| list.on_journal(cx, &end));
+    });
+    assert_eq!(answers.borrow()[0], Ok(json!({"job": {"id": 6, "state": 32}})));
+    let bad = json!({"id": 6, "attrs": [], "state": 128});
+    assert_eq!(
+        hub.json("job-list.list-id", &bad).unwrap_err().errnum,
+        errno::EPROTO
+    );
 }
 
 /// Waits until the statistics say that this many jobs are inactive.
