@@ -1,5 +1,6 @@
 //! Who runs the services? One loop: take work, call the service, flush, wait for the outside.
 
+use super::alarm::Alarm;
 use super::clients::OUTPUT_BYTES_MAX;
 use super::core::{Continuation, Core, ModuleStatus, Provider, Slot, SlotId, Work, new_uuid};
 use super::core::{Counters, Hop};
@@ -323,6 +324,7 @@ impl Hub {
     pub async fn run(&mut self) -> i32 {
         let mut threads = Vec::with_capacity(BATCH);
         let mut tasks = Vec::with_capacity(BATCH);
+        let mut alarm = Alarm::default();
         loop {
             self.fire_timers();
             self.take_library_logs();
@@ -348,7 +350,7 @@ impl Hub {
                         self.core.queue.push_back(Work::Call(slot, call));
                     }
                 }
-                () = tokio::time::sleep_until(until.into()) => {}
+                () = alarm.wait_until(until) => {}
             }
         }
     }

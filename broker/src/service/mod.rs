@@ -10,6 +10,7 @@
 //! thread, child ─┘                 └─> service C ─┘
 //! ```
 
+mod alarm;
 mod builtin;
 mod client_io;
 mod clients;

@@ -11,6 +11,7 @@ use flux_formats::jobid::JobId;
 use flux_formats::msg::{Message, role};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 const METHODS: &[Method] = &[
     Method::user("lookup"),
@@ -25,7 +26,7 @@ const METHODS: &[Method] = &[
 #[derive(Debug, Default)]
 pub struct JobInfo {
     pub(super) watches: Watches,
-    pub(super) updates: Vec<UpdateWatch>,
+    pub(super) updates: HashMap<JobId, Vec<UpdateWatch>>,
     pub(super) lookups: u64,
     pub(super) update_lookups: u64,
 }
@@ -110,15 +111,18 @@ impl Service for JobInfo {
 
     fn on_disconnect(&mut self, cx: &mut Cx<'_>, msg: &Message) {
         self.drop_watches(cx, msg.sender());
-        self.updates
-            .retain(|watch| watch.request.sender() != msg.sender());
+        self.updates.retain(|_, watches| {
+            watches.retain(|watch| watch.request.sender() != msg.sender());
+            !watches.is_empty()
+        });
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {
         let (watchers, guest_watchers) = self.watches.counts();
+        let updates: usize = self.updates.values().map(Vec::len).sum();
         Some(json!({
             "lookups": self.lookups, "watchers": watchers, "guest_watchers": guest_watchers,
-            "update_lookups": self.update_lookups, "update_watchers": self.updates.len(),
+            "update_lookups": self.update_lookups, "update_watchers": updates,
         }))
     }
 }

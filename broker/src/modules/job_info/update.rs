@@ -16,7 +16,6 @@ use serde_json::{Map, Value};
 #[derive(Debug)]
 pub(super) struct UpdateWatch {
     pub(super) request: Message,
-    id: JobId,
     key: String,
     value: Value,
 }
@@ -86,9 +85,8 @@ impl JobInfo {
         value: Value,
     ) {
         cx.respond(&request, &body(&asked.key, &value));
-        self.updates.push(UpdateWatch {
+        self.updates.entry(asked.id).or_default().push(UpdateWatch {
             request,
-            id: asked.id,
             key: asked.key,
             value,
         });
@@ -108,11 +106,8 @@ impl JobInfo {
         } else {
             "jobspec"
         };
-        for watch in self
-            .updates
-            .iter_mut()
-            .filter(|watch| watch.id == event.id && watch.key == key)
-        {
+        let watches = self.updates.get_mut(&event.id).into_iter().flatten();
+        for watch in watches.filter(|watch| watch.key == key) {
             apply_updates(&mut watch.value, key, event.line.as_bytes());
             cx.respond(&watch.request, &body(key, &watch.value));
         }
@@ -120,7 +115,7 @@ impl JobInfo {
 
     /// Ends the streams of a job that is inactive.
     pub(super) fn end_updates(&mut self, cx: &mut Cx<'_>, id: JobId) {
-        for watch in self.updates.extract_if(.., |watch| watch.id == id) {
+        for watch in self.updates.remove(&id).unwrap_or_default() {
             cx.fail_with(&watch.request, &RpcError::bare(errno::ENODATA));
         }
     }
@@ -132,9 +127,12 @@ impl JobInfo {
         let ended = |watch: &UpdateWatch| {
             watch.request.sender() == req.sender() && watch.request.matchtag() == cancel.matchtag
         };
-        for watch in self.updates.extract_if(.., |watch| ended(watch)) {
-            cx.fail_with(&watch.request, &RpcError::bare(errno::ENODATA));
+        for watches in self.updates.values_mut() {
+            for watch in watches.extract_if(.., |watch| ended(watch)) {
+                cx.fail_with(&watch.request, &RpcError::bare(errno::ENODATA));
+            }
         }
+        self.updates.retain(|_, watches| !watches.is_empty());
     }
 }
 

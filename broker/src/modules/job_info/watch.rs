@@ -35,11 +35,17 @@ struct Watch {
     sentinel: bool,
 }
 
+/// Sender and matchtag of a request.
+type Asker = (Option<Bytes>, u32);
+
 /// All followed eventlogs.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     next: u64,
     by_number: HashMap<u64, Watch>,
+    /// A job that ends is not to cost more when many others are followed.
+    by_job: HashMap<JobId, Vec<u64>>,
+    by_asker: HashMap<Asker, u64>,
 }
 
 impl Watches {
@@ -53,16 +59,40 @@ impl Watches {
         (self.by_number.len() - guests, guests)
     }
 
+    fn insert(&mut self, watch: Watch) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.by_job.entry(watch.id).or_default().push(number);
+        self.by_asker.insert(watch.asker(), number);
+        self.by_number.insert(number, watch);
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Watch> {
+        let watch = self.by_number.remove(&number)?;
+        if let Some(numbers) = self.by_job.get_mut(&watch.id) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.by_job.remove(&watch.id);
+            }
+        }
+        let asker = watch.asker();
+        if self.by_asker.get(&asker) == Some(&number) {
+            self.by_asker.remove(&asker);
+        }
+        Some(watch)
+    }
+
     fn of_job(&self, id: JobId) -> Vec<u64> {
-        self.by_number
-            .iter()
-            .filter(|(_, watch)| watch.id == id)
-            .map(|(number, _)| *number)
-            .collect()
+        self.by_job.get(&id).cloned().unwrap_or_default()
     }
 }
 
 impl Watch {
+    fn asker(&self) -> Asker {
+        (self.request.sender().cloned(), self.request.matchtag())
+    }
+
     /// Sends complete lines; returns true when the last event of a main eventlog was among them.
     fn send(&mut self, cx: &mut Cx<'_>, data: &[u8]) -> bool {
         let mut last = false;
@@ -118,9 +148,7 @@ impl JobInfo {
             sent: 0,
             sentinel: false,
         };
-        let number = self.watches.next;
-        self.watches.next += 1;
-        self.watches.by_number.insert(number, watch);
+        let number = self.watches.insert(watch);
         if is_guest {
             // in the table already: a job that ends meanwhile is noticed
             if cx.provides(manager::SERVICE) {
@@ -249,7 +277,7 @@ impl JobInfo {
     }
 
     fn end(&mut self, cx: &mut Cx<'_>, number: u64, err: &RpcError) {
-        let Some(mut watch) = self.watches.by_number.remove(&number) else {
+        let Some(mut watch) = self.watches.remove(number) else {
             return;
         };
         if let Some(kvs) = watch.kvs.take() {
@@ -262,20 +290,21 @@ impl JobInfo {
         let Ok(body) = req.payload_json::<rpc::CancelRequest>() else {
             return;
         };
-        let found = self.watches.by_number.iter().find(|(_, watch)| {
-            watch.request.sender() == req.sender() && watch.request.matchtag() == body.matchtag
-        });
-        if let Some(number) = found.map(|(number, _)| *number) {
+        let asker = (req.sender().cloned(), body.matchtag);
+        if let Some(number) = self.watches.by_asker.get(&asker).copied() {
             self.end(cx, number, &RpcError::bare(errno::ENODATA));
         }
     }
 
     pub(super) fn drop_watches(&mut self, cx: &mut Cx<'_>, sender: Option<&Bytes>) {
-        for (_, watch) in self
+        let gone: Vec<u64> = self
             .watches
             .by_number
-            .extract_if(|_, watch| watch.request.sender() == sender)
-        {
+            .iter()
+            .filter(|(_, watch)| watch.request.sender() == sender)
+            .map(|(number, _)| *number)
+            .collect();
+        for watch in gone.into_iter().filter_map(|number| self.watches.remove(number)) {
             if let Some(kvs) = watch.kvs {
                 kvs_watch::cancel_watch(cx, kvs);
             }

@@ -6,7 +6,7 @@ use super::commit::After;
 use super::event::{Event, Exception};
 use super::job::{self, End, Exec};
 use super::state::State;
-use super::submit::Secrets;
+use super::submit::{Environment, Secrets};
 use crate::modules::job_exec::api::StartRequest;
 use crate::service::Cx;
 use flux_formats::jobid::JobId;
@@ -74,11 +74,13 @@ impl JobManager {
         let (j, environment) = match secrets {
             Some(Secrets { j, environment }) => {
                 let j = std::str::from_utf8(&j).ok().map(Rc::from);
-                (j, environment.into_value())
+                (j, Some(environment))
             }
             None => (None, None),
         };
-        if let Some(environment) = environment {
+        // mock execution starts no process
+        let is_mock = jobspec.pointer("/attributes/system/exec/test").is_some();
+        if let Some(environment) = environment.filter(|_| !is_mock).and_then(Environment::into_value) {
             job::set_path(Rc::make_mut(&mut jobspec), ENVIRONMENT, &environment);
         }
         let request = StartRequest {
