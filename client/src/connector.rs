@@ -22,6 +22,8 @@ const RETRY_COUNT_ENV: &str = "FLUX_LOCAL_CONNECTOR_RETRY_COUNT";
 pub struct ConnectOptions {
     /// Attempts after the first one; `FLUX_LOCAL_CONNECTOR_RETRY_COUNT`, else 5.
     pub retries: u32,
+    /// How long to wait for the broker's yes or no once connected; `None` is forever.
+    pub patience: Option<Duration>,
     /// User id put on every message sent (`FLUX_HANDLE_USERID`); only an owner's connection may.
     pub userid: Option<u32>,
     /// Role mask put on every message sent (`FLUX_HANDLE_ROLEMASK`); only an owner's connection may.
@@ -32,6 +34,7 @@ impl Default for ConnectOptions {
     fn default() -> Self {
         ConnectOptions {
             retries: env_number(RETRY_COUNT_ENV).unwrap_or(5),
+            patience: None,
             userid: env_number("FLUX_HANDLE_USERID"),
             rolemask: env_number("FLUX_HANDLE_ROLEMASK"),
         }
@@ -71,18 +74,23 @@ pub(crate) fn connect(path: &Path, options: &ConnectOptions) -> Result<UnixStrea
         delay = (delay * 2).min(RETRY_DELAY_MAX);
     };
     let mut answer = [0u8; 1];
+    let unusable = |source| Error::Connect {
+        path: path.to_owned(),
+        source,
+    };
+    if options.patience.is_some() {
+        stream.set_read_timeout(options.patience).map_err(unusable)?;
+    }
     loop {
         match stream.read(&mut answer) {
             Ok(0) => return Err(refused(path, errno::ECONNRESET)),
             Ok(_) => break,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => {
-                return Err(Error::Connect {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+            Err(source) => return Err(unusable(source)),
         }
+    }
+    if options.patience.is_some() {
+        stream.set_read_timeout(None).map_err(unusable)?;
     }
     match answer {
         [0] => Ok(stream),

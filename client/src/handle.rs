@@ -155,6 +155,10 @@ impl Handle {
         if let Some(tracer) = &self.tracer {
             tracer.show(msg);
         }
+        if self.closed {
+            // nobody would read it; the caller hears of it at its next wait or poll
+            return Ok(());
+        }
         if self.options.userid.is_none() && self.options.rolemask.is_none() {
             frame_into(msg, &mut self.out);
         } else {
@@ -486,6 +490,25 @@ impl<'fd> Other<'fd> {
     pub fn is_readable(&self) -> bool {
         self.ready
             .intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR)
+    }
+}
+
+/// Waits until one of `others` is ready or `deadline` passed, as [`Handle::poll`] does, while there is no connection.
+///
+/// # Errors
+/// [`Error::Io`] when the kernel refuses; a signal is none, it ends the wait early.
+pub fn poll_others(others: &mut [Other<'_>], deadline: Option<Instant>) -> Result<(), Error> {
+    let mut set: Vec<_> = others
+        .iter()
+        .map(|other| PollFd::new(other.fd, other.events))
+        .collect();
+    let polled = poll(&mut set, poll_timeout(deadline));
+    for (other, polled) in others.iter_mut().zip(&set) {
+        other.ready = polled.revents().unwrap_or(PollFlags::empty());
+    }
+    match polled {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Error::Io(errno.into())),
     }
 }
 

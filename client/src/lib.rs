@@ -35,6 +35,6 @@ pub mod uri;
 pub use connector::ConnectOptions;
 pub use error::{Error, RpcError};
 pub use flux_formats::msg::{self, Kind, Message, NODEID_ANY, NODEID_UPSTREAM, Topic};
-pub use handle::{Handle, Incoming, Other};
+pub use handle::{Handle, Incoming, Other, poll_others};
 pub use nix::poll::PollFlags;
 pub use rpc::Rpc;

@@ -48,6 +48,7 @@ impl Peer {
 fn options() -> ConnectOptions {
     ConnectOptions {
         retries: 5,
+        patience: None,
         userid: None,
         rolemask: None,
     }

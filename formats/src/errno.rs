@@ -67,5 +67,6 @@ errnos! {
     ECONNREFUSED = 111, "Connection refused";
     EHOSTUNREACH = 113, "No route to host";
     EALREADY = 114, "Operation already in progress";
+    EDQUOT = 122, "Disk quota exceeded";
     ECANCELED = 125, "Operation canceled";
 }

@@ -5,6 +5,7 @@
 
 pub mod affinity;
 pub mod fd;
+pub mod identity;
 pub mod pidfd;
 pub mod pmi;
 pub mod poll;
@@ -16,6 +17,7 @@ pub mod status;
 mod sys;
 
 pub use fd::{memfd_sealed, pipe, read_all_at, set_nonblocking, socketpair};
+pub use identity::Identity;
 pub use pidfd::PidFd;
 pub use poll::{Interest, PollSet, Ready};
 pub use signal::Signal;

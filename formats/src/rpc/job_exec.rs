@@ -13,6 +13,38 @@ pub struct BarrierRequest {
     pub id: JobId,
     /// Broker rank of the shell.
     pub rank: u32,
+    /// Which barrier is meant, from 1; only shells that outlive their broker say so, since an answer may get lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
+}
+
+/// `job-exec.shell-hello`: a shell has found its broker again (job owner). Not in flux-core.
+///
+/// ENOENT means that the job is over: the shell ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ShellHelloRequest {
+    /// The job.
+    pub id: JobId,
+    /// Broker rank of the shell.
+    pub rank: u32,
+    /// Barriers that it has passed.
+    pub barriers: u32,
+}
+
+/// `job-exec.agent-hello`: a broker runs, and shells were found on its node (owner). Not in flux-core.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentHelloRequest {
+    /// The broker.
+    pub rank: u32,
+    /// Jobs whose shells claim to run there.
+    pub jobs: Vec<JobId>,
+}
+
+/// Answer to [`AgentHelloRequest`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AgentHelloResponse {
+    /// Jobs that are over: their shells are to be ended.
+    pub stop: Vec<JobId>,
 }
 
 /// `job-exec.shell-exit`: a shell is about to exit (job owner). Not in flux-core.
