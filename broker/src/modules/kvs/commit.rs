@@ -324,6 +324,7 @@ impl Kvs {
             },
         };
         let owner = space.owner;
+        let guest = &**name != PRIMARY;
         for pending in &group {
             #[expect(clippy::cast_precision_loss, reason = "statistics")]
             self.stats.ops.push(pending.txn.ops.len() as f64);
@@ -346,8 +347,10 @@ impl Kvs {
             }
             let reply = match reply {
                 CommitReply::Client(req) => {
+                    // shells keep what a crash of the broker could take with it
+                    let kept = self.keeper.positions().filter(|_| guest);
                     let payload = payload
-                        .get_or_insert_with(|| root_payload(info.rootref(), info.rootseq))
+                        .get_or_insert_with(|| root_payload(info.rootref(), info.rootseq, kept))
                         .clone();
                     ReadyReply::Client(req, payload)
                 }

@@ -73,6 +73,9 @@ pub(super) struct Keeper {
     writing: bool,
     /// Bytes in the journal on disk.
     journal_bytes: usize,
+    /// Transactions recorded so far, and how many of them are in the store's file.
+    position: u64,
+    written: u64,
     lazy_timer: bool,
     retry_timer: bool,
     spilling: bool,
@@ -145,10 +148,17 @@ impl Keeper {
         if self.mode != Mode::Durable {
             return;
         }
+        self.position += 1;
         match (&pending.absorbs, pending.txn.ops.first()) {
             (Some(absorbed), Some(op)) => journal::put_absorb(&mut self.records, absorbed, &op.key, seq),
             _ => journal::put_commit(&mut self.records, name, seq, &pending.txn),
         }
+    }
+
+    /// Returns how many transactions were recorded, and how many of the records are in the store's file and so
+    /// survive the broker's end; `None` when none is recorded.
+    pub(super) fn positions(&self) -> Option<(u64, u64)> {
+        self.is_durable().then_some((self.position, self.written))
     }
 
     /// Writes down a new namespace.
@@ -302,6 +312,7 @@ impl Kvs {
         keeper.writing = true;
         let records = Arc::new(std::mem::take(&mut keeper.records));
         let held = std::mem::take(&mut keeper.held);
+        let upto = keeper.position;
         // blobs that the transactions may name come first
         content::local::push(cx);
         let copy = records.clone();
@@ -313,14 +324,14 @@ impl Kvs {
             }
         };
         store::write(cx, !held.is_empty(), job, move |kvs: &mut Kvs, cx, result| {
-            kvs.journal_written(cx, records, held, result);
+            kvs.journal_written(cx, (records, upto), held, result);
         });
     }
 
     fn journal_written(
         &mut self,
         cx: &mut Cx<'_>,
-        records: Arc<Vec<u8>>,
+        (records, upto): (Arc<Vec<u8>>, u64),
         held: Vec<ReadyReply>,
         result: Result<(), RpcError>,
     ) {
@@ -329,6 +340,7 @@ impl Kvs {
         match result {
             Ok(()) => {
                 keeper.journal_bytes += records.len();
+                keeper.written = keeper.written.max(upto);
                 self.recovered(cx);
                 held.into_iter().for_each(|reply| reply.send(cx));
                 self.keep(cx);

@@ -83,12 +83,21 @@ pub(super) fn push_number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
 }
 
 /// Returns `{"rootref":…,"rootseq":…}`.
-pub(super) fn root_payload(rootref: BlobRef, seq: u64) -> Bytes {
+///
+/// `kept` adds which transaction this is in the order of the journal, and up to which one the journal is written:
+/// `{…,"position":…,"written":…}`.
+pub(super) fn root_payload(rootref: BlobRef, seq: u64, kept: Option<(u64, u64)>) -> Bytes {
     let mut out = Vec::with_capacity(96);
     out.extend_from_slice(b"{\"rootref\":\"");
     push_number(&mut out, rootref);
     out.extend_from_slice(b"\",\"rootseq\":");
     push_number(&mut out, seq);
+    if let Some((position, written)) = kept {
+        out.extend_from_slice(b",\"position\":");
+        push_number(&mut out, position);
+        out.extend_from_slice(b",\"written\":");
+        push_number(&mut out, written);
+    }
     out.extend_from_slice(b"}\0");
     out.into()
 }
