@@ -1,35 +1,35 @@
 //! What do all parts of the shell share? The job, the connection, the events waiting for a commit, the log.
 
-use std::collections::HashMap;
-use std::io::Write;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use flux_client::kvs::{Transaction, commit_start};
-use flux_client::{Error, Handle, Message, NODEID_ANY, Rpc};
-use flux_formats::errno::strerror;
+use flux_client::msg::json_payload;
+use flux_client::{Handle, Message, NODEID_ANY, Rpc};
+use flux_formats::errno::{EHOSTUNREACH, ENOSYS, strerror};
 use serde::Serialize;
-use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::commits::Commits;
 use crate::eventlog::{self, Pending};
 use crate::info::JobInfo;
+use crate::link::Links;
 use crate::log::{Level, LogContext, Place};
+use crate::reconnect::{Connection, PAUSE};
 
 /// Longest time that output waits for more output before it is committed.
 const BATCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Waiting events that are committed without further delay, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Bytes in unanswered commits above which tasks' output is left in their pipes.
-const IN_FLIGHT_MAX: usize = 4 << 20;
 
 /// What an unanswered RPC is for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Purpose {
-    /// A commit of this many bytes; the transaction is kept when it may have to be sent again.
-    Commit {
-        bytes: usize,
-        again: Option<Transaction>,
-    },
+    /// A commit: which transaction of this shell, and how many bytes.
+    Commit { number: u64, bytes: usize },
+    /// The number of the last transaction that the store has.
+    Mark,
+    /// A message to another shell that must arrive.
+    Relay { to: u32, number: u64, attempt: u32 },
     /// `service.add` or `event.subscribe`.
     Setup,
     /// `job-manager.raise`.
@@ -46,6 +46,33 @@ pub(crate) enum Purpose {
     ResourceUpdate,
     /// The last word: `job-exec.shell-exit`.
     ShellExit,
+    /// `state-machine.wait` after a reconnect.
+    Running,
+    /// `job-exec.shell-hello` after a reconnect.
+    Hello,
+}
+
+impl Purpose {
+    /// Returns true for requests that are sent again as they are when their answer is lost.
+    fn is_repeated(&self) -> bool {
+        matches!(
+            self,
+            Purpose::Raise | Purpose::PmiAttr { .. } | Purpose::Credit | Purpose::ShellExit
+        )
+    }
+
+    /// Returns true for requests whose service may not be there again yet.
+    fn may_be_early(&self) -> bool {
+        matches!(self, Purpose::Credit | Purpose::ShellExit)
+    }
+}
+
+/// An unanswered RPC.
+#[derive(Debug)]
+struct Outstanding {
+    purpose: Purpose,
+    /// The request, when it may have to be sent again.
+    request: Option<Message>,
 }
 
 /// What is shared.
@@ -58,18 +85,20 @@ pub(crate) struct Ctx {
     pub(crate) exit_code: i32,
     /// The job cannot go on: tasks are killed, the shell leaves.
     pub(crate) fatal: bool,
-    /// The connection is to be made again when it breaks.
+    /// The shell outlives its broker and finds it again.
     pub(crate) reconnects: bool,
-    namespace: String,
-    rpcs: HashMap<u32, Purpose>,
+    pub(crate) connection: Connection,
+    pub(crate) commits: Commits,
+    pub(crate) links: Links,
+    rpcs: HashMap<u32, Outstanding>,
+    /// Requests that are sent when the connection is there again, or at `retry_at`.
+    unsent: VecDeque<(Message, Purpose)>,
+    retry_at: Option<Instant>,
     /// Messages for the leader that wait until it has registered its service; `None` once it has.
     held: Option<Vec<(String, Box<RawValue>)>>,
-    in_flight: usize,
     batch_timeout: Duration,
     flush_at: Option<Instant>,
     log_level: Level,
-    /// A commit was refused: the namespace is gone or closed, and further events have nowhere to go.
-    lost: bool,
 }
 
 impl Ctx {
@@ -78,6 +107,7 @@ impl Ctx {
             .ok()
             .filter(|name| !name.is_empty());
         let namespace = namespace.unwrap_or_else(|| info.id.guest_namespace());
+        let commits = Commits::new(namespace, info.shell_rank, reconnects);
         Ctx {
             info,
             handle,
@@ -85,14 +115,16 @@ impl Ctx {
             exit_code: 0,
             fatal: false,
             reconnects,
-            namespace,
+            connection: Connection::Up,
+            commits,
+            links: Links::default(),
             rpcs: HashMap::new(),
+            unsent: VecDeque::new(),
+            retry_at: None,
             held: Some(Vec::new()),
-            in_flight: 0,
             batch_timeout: BATCH_TIMEOUT,
             flush_at: None,
             log_level: Level::Notice,
-            lost: false,
         }
     }
 
@@ -113,6 +145,8 @@ impl Ctx {
     pub(crate) fn batch_timeout(&self) -> Duration {
         self.batch_timeout
     }
+
+    // ---- log and exceptions ----------------------------------------------------------------------------
 
     /// Returns whether messages of this level are wanted.
     pub(crate) fn logs(&self, level: Level) -> bool {
@@ -164,6 +198,14 @@ impl Ctx {
         self.rpc("job-manager.raise", NODEID_ANY, &request, Purpose::Raise);
     }
 
+    /// Logs a failed RPC.
+    pub(crate) fn rpc_failed(&mut self, what: &str, response: &Message) {
+        let text = error_text(response).to_owned();
+        crate::log::log!(self, Error, "", "{what}: {text}");
+    }
+
+    // ---- other shells ----------------------------------------------------------------------------------
+
     /// Sends a message of the `write` protocol to the leader, as soon as the leader can take it.
     pub(crate) fn write_to_leader<C: Serialize + ?Sized>(&mut self, name: &str, context: &C) {
         #[derive(Serialize)]
@@ -199,13 +241,19 @@ impl Ctx {
         }
     }
 
-    /// Sends a request without response to another shell's service.
+    /// Sends a message to another shell. One that outlives its broker sees to it that it arrives, once and in order.
     pub(crate) fn notify_shell<C: Serialize + ?Sized>(&mut self, shell_rank: u32, method: &str, body: &C) {
+        if self.reconnects {
+            self.relay(shell_rank, method, body);
+            return;
+        }
         let topic = format!("{}.{method}", self.info.service);
         let nodeid = self.info.broker_rank_of(shell_rank);
         // A broken connection is noticed by the next poll.
         let _sent = self.handle.notify(topic, nodeid, body);
     }
+
+    // ---- RPCs ------------------------------------------------------------------------------------------
 
     /// Queues an RPC.
     pub(crate) fn rpc<C: Serialize + ?Sized>(
@@ -215,42 +263,122 @@ impl Ctx {
         body: &C,
         purpose: Purpose,
     ) {
-        if let Ok(rpc) = self.handle.rpc(topic, nodeid, body) {
-            self.track(&rpc, purpose);
+        if let Ok(payload) = json_payload(body) {
+            self.send_rpc(Message::request(topic, nodeid, Some(payload)), purpose);
+        }
+    }
+
+    fn send_rpc(&mut self, request: Message, purpose: Purpose) {
+        let again = self.reconnects && purpose.is_repeated();
+        if again && !self.connection.is_up() {
+            self.unsent.push_back((request, purpose));
+            return;
+        }
+        let copy = again.then(|| request.clone());
+        match self.handle.rpc_message(request) {
+            Ok(rpc) => {
+                let outstanding = Outstanding {
+                    purpose,
+                    request: copy,
+                };
+                self.rpcs.insert(rpc.matchtag(), outstanding);
+            }
+            // the connection has just broken, which the next poll will find
+            Err(_) => self.unsent.extend(copy.map(|request| (request, purpose))),
         }
     }
 
     pub(crate) fn track(&mut self, rpc: &Rpc, purpose: Purpose) {
-        self.rpcs.insert(rpc.matchtag(), purpose);
+        let outstanding = Outstanding {
+            purpose,
+            request: None,
+        };
+        self.rpcs.insert(rpc.matchtag(), outstanding);
     }
 
-    /// Returns what a response is for, forgetting the RPC unless more responses will come.
+    /// Returns what a response is for, forgetting the RPC unless more responses will come. `None` for one that nobody
+    /// waits for, or whose request is going to be sent again.
     pub(crate) fn purpose_of(&mut self, response: &Message) -> Option<Purpose> {
         let tag = response.matchtag();
         if response.is_streaming() && response.errnum() == 0 {
-            return match self.rpcs.get(&tag)? {
+            return match self.rpcs.get(&tag)?.purpose {
                 Purpose::ResourceUpdate => Some(Purpose::ResourceUpdate),
                 _ => None,
             };
         }
-        let purpose = self.rpcs.remove(&tag)?;
-        if let Purpose::Commit { bytes, .. } = &purpose {
-            self.in_flight -= bytes;
+        let Outstanding { purpose, request } = self.rpcs.remove(&tag)?;
+        let early = response.errnum() == ENOSYS && purpose.may_be_early();
+        match request {
+            Some(request) if response.errnum() == EHOSTUNREACH || early => {
+                self.unsent.push_back((request, purpose));
+                self.retry_later(Instant::now());
+                None
+            }
+            _ => Some(purpose),
         }
-        Some(purpose)
     }
 
-    /// Returns true while a commit or an exception is not answered.
+    /// Returns true while something that must arrive has not arrived.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.rpcs
-            .values()
-            .any(|purpose| matches!(purpose, Purpose::Commit { .. } | Purpose::Raise))
+        let unanswered = |purpose: &Purpose| matches!(purpose, Purpose::Commit { .. } | Purpose::Raise);
+        self.rpcs.values().any(|rpc| unanswered(&rpc.purpose))
+            || self.unsent.iter().any(|(_, purpose)| unanswered(purpose))
+            || (self.reconnects && self.commits.is_interrupted())
+            || self.links.are_waiting()
     }
 
     /// Returns true while tasks' output should stay where it is.
     pub(crate) fn is_congested(&self) -> bool {
-        self.in_flight > IN_FLIGHT_MAX || self.events.len() > IN_FLIGHT_MAX
+        self.commits.is_congested(self.events.len()) || self.links.are_congested()
     }
+
+    /// Forgets all that the lost broker will not answer any more, keeping what is to be sent again.
+    pub(crate) fn forget_answers(&mut self) {
+        let mut lost: Vec<(u32, Outstanding)> = self.rpcs.drain().collect();
+        lost.sort_unstable_by_key(|(tag, _)| *tag);
+        for (_, Outstanding { purpose, request }) in lost.into_iter().rev() {
+            if let Some(request) = request {
+                self.unsent.push_front((request, purpose));
+            }
+        }
+        self.commits.interrupt();
+        self.links.interrupt();
+        self.retry_at = None;
+    }
+
+    /// Forgets the RPCs that `gone` accepts.
+    pub(crate) fn forget_rpcs(&mut self, gone: impl Fn(&Purpose) -> bool) {
+        self.rpcs.retain(|_, rpc| !gone(&rpc.purpose));
+    }
+
+    /// Arranges that what could not be sent is tried again.
+    pub(crate) fn retry_later(&mut self, now: Instant) {
+        self.retry_at.get_or_insert(now + PAUSE);
+    }
+
+    /// Returns when something is to be tried again.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Tries again what could not be sent before, when it is time.
+    pub(crate) fn retry_due(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) && self.connection.is_up() {
+            self.send_unsent();
+        }
+    }
+
+    /// Sends everything that waits for a connection, or for a service to come back.
+    pub(crate) fn send_unsent(&mut self) {
+        self.retry_at = None;
+        self.ask_mark();
+        self.resend_links();
+        for (request, purpose) in std::mem::take(&mut self.unsent) {
+            self.send_rpc(request, purpose);
+        }
+    }
+
+    // ---- events ----------------------------------------------------------------------------------------
 
     /// Arranges that the waiting events are committed soon.
     pub(crate) fn touch(&mut self) {
@@ -269,6 +397,10 @@ impl Ctx {
         }
     }
 
+    pub(crate) fn set_flush_at(&mut self, at: Option<Instant>) {
+        self.flush_at = at;
+    }
+
     /// Returns when the waiting events are due.
     pub(crate) fn flush_at(&self) -> Option<Instant> {
         self.flush_at
@@ -280,78 +412,10 @@ impl Ctx {
             self.commit();
         }
     }
-
-    /// Commits the waiting events now; the request leaves with the next poll.
-    pub(crate) fn commit(&mut self) {
-        self.flush_at = None;
-        if self.events.is_empty() {
-            return;
-        }
-        if self.lost {
-            drop(self.events.take());
-            return;
-        }
-        let bytes = self.events.len();
-        let transaction = self.events.take();
-        self.send_commit(transaction, bytes);
-    }
-
-    fn send_commit(&mut self, transaction: Transaction, bytes: usize) {
-        if let Ok(rpc) = commit_start(&mut self.handle, &self.namespace, 0, &transaction) {
-            let again = self.reconnects.then_some(transaction);
-            self.in_flight += bytes;
-            self.track(&rpc, Purpose::Commit { bytes, again });
-        }
-    }
-
-    /// Connects again, waits until the broker runs, and sends the commits again that were not answered, in their order. Of other RPCs the caller
-    /// must think itself. After an error everything is as before, for the next attempt.
-    pub(crate) fn reconnect(&mut self) -> Result<(), Error> {
-        self.handle.reconnect()?;
-        match self
-            .handle
-            .call_empty::<IgnoredAny>("state-machine.wait", NODEID_ANY)
-        {
-            // A broker that does not know the service, or is past running, may still take what is left to say.
-            Ok(_) | Err(Error::Rpc(_)) => {}
-            Err(error) => return Err(error),
-        }
-        let mut lost: Vec<(u32, Purpose)> = self.rpcs.drain().collect();
-        lost.sort_unstable_by_key(|(tag, _)| *tag);
-        self.in_flight = 0;
-        for (_, purpose) in lost {
-            if let Purpose::Commit {
-                bytes,
-                again: Some(transaction),
-            } = purpose
-            {
-                self.send_commit(transaction, bytes);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up committing after a refusal; the reason goes to standard error, the only place left.
-    pub(crate) fn commit_refused(&mut self, response: &Message) {
-        self.exit_code = self.exit_code.max(1);
-        if std::mem::replace(&mut self.lost, true) {
-            return;
-        }
-        drop(self.events.take());
-        let text = error_text(response);
-        // Nobody to tell when standard error is closed.
-        let _written = writeln!(std::io::stderr(), "flux-shell: ERROR: eventlog commit: {text}");
-    }
-
-    /// Logs a failed RPC.
-    pub(crate) fn rpc_failed(&mut self, what: &str, response: &Message) {
-        let text = error_text(response).to_owned();
-        crate::log::log!(self, Error, "", "{what}: {text}");
-    }
 }
 
 /// Returns the text of an error response, or the words for its number.
-fn error_text(response: &Message) -> &str {
+pub(crate) fn error_text(response: &Message) -> &str {
     let text = response.payload_str().ok().filter(|text| !text.is_empty());
     text.unwrap_or_else(|| strerror(response.errnum()))
 }

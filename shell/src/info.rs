@@ -84,13 +84,17 @@ pub(crate) enum InfoError {
     Option(#[from] OptionError),
 }
 
+/// What the broker hands over at the start.
 #[derive(Deserialize)]
-struct InputDocument {
+pub(crate) struct InputDocument {
     id: u64,
     broker_rank: u32,
     /// Ids of the jobs that the instance runs in, from the outermost: `/` or `/ID/ID`.
     #[serde(default)]
     jobid_path: String,
+    /// Where this shell says that it runs, before it starts anything: for a broker that comes later.
+    #[serde(default)]
+    pub(crate) claim: Option<String>,
     jobspec: Jobspec,
     #[serde(rename = "R")]
     resources: ResourceSet,
@@ -197,21 +201,47 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
             .parse()
             .map_err(|_| InfoError::Resources("broker rank is not a number"))?,
         jobid_path,
+        claim: None,
         jobspec: serde_json::from_str(&lookup.jobspec).map_err(json("jobspec"))?,
         resources: serde_json::from_str(&lookup.resources).map_err(json("R"))?,
     })
 }
 
-/// Returns the job's description, from standard input or from the broker.
+/// Returns the job's description from standard input, if there is one.
+///
+/// # Errors
+/// [`InfoError::Read`], [`InfoError::Json`], [`InfoError::OtherJob`].
+pub(crate) fn read_input(id: JobId) -> Result<Option<InputDocument>, InfoError> {
+    read_stdin()?.map(|content| parse_input(&content, id)).transpose()
+}
+
+fn parse_input(content: &[u8], id: JobId) -> Result<InputDocument, InfoError> {
+    let document: InputDocument = serde_json::from_slice(content).map_err(|source| InfoError::Json {
+        what: "standard input",
+        source,
+    })?;
+    if document.id == id.0 {
+        Ok(document)
+    } else {
+        Err(InfoError::OtherJob {
+            found: JobId(document.id),
+            wanted: id,
+        })
+    }
+}
+
+/// Returns what the shell needs to know of the job, asking the broker when standard input did not tell.
 ///
 /// # Errors
 /// Any [`InfoError`].
-pub(crate) fn load(handle: &mut Handle, id: JobId, uid: u32) -> Result<JobInfo, InfoError> {
-    let document = match read_stdin()? {
-        Some(content) => serde_json::from_slice(&content).map_err(|source| InfoError::Json {
-            what: "standard input",
-            source,
-        })?,
+pub(crate) fn load(
+    handle: &mut Handle,
+    input: Option<InputDocument>,
+    id: JobId,
+    uid: u32,
+) -> Result<JobInfo, InfoError> {
+    let document = match input {
+        Some(document) => document,
         None => ask(handle, id)?,
     };
     JobInfo::new(document, id, uid)
@@ -219,12 +249,6 @@ pub(crate) fn load(handle: &mut Handle, id: JobId, uid: u32) -> Result<JobInfo, 
 
 impl JobInfo {
     fn new(document: InputDocument, id: JobId, uid: u32) -> Result<Self, InfoError> {
-        if document.id != id.0 {
-            return Err(InfoError::OtherJob {
-                found: JobId(document.id),
-                wanted: id,
-            });
-        }
         let nodes = nodes(&document.resources.execution)?;
         let shell_rank = nodes
             .iter()
@@ -261,9 +285,7 @@ impl JobInfo {
     /// Any [`InfoError`] but those of reading.
     #[cfg(test)]
     pub(crate) fn from_json(text: &str, id: JobId) -> Result<Self, InfoError> {
-        let document =
-            serde_json::from_str(text).map_err(|source| InfoError::Json { what: "test", source })?;
-        JobInfo::new(document, id, 1000)
+        JobInfo::new(parse_input(text.as_bytes(), id)?, id, 1000)
     }
 
     /// Returns the number of shells.

@@ -6,16 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod base64;
+mod claim;
+mod commits;
 mod ctx;
 mod distribute;
 mod env;
 mod eventlog;
 mod info;
 mod lines;
+mod link;
 mod log;
 mod options;
 mod phases;
 mod plugins;
+mod reconnect;
 mod service;
 mod spec;
 mod start;
@@ -25,12 +29,11 @@ mod template;
 use std::io::Write;
 use std::process::ExitCode;
 
-use flux_client::Handle;
 use flux_formats::jobid::JobId;
 
 const USAGE: &str = "Usage: flux-shell [OPTIONS] JOBID\n\
     Run the tasks of a job on this node; started by the execution system.\n\n\
-    \x20     --reconnect   connect again when the broker restarts\n\
+    \x20     --reconnect   outlive the broker, and find it again\n\
     \x20 -h, --help        show this help\n";
 
 /// What the command line asks for.
@@ -55,11 +58,21 @@ fn main() -> ExitCode {
 }
 
 fn run(id: JobId, reconnect: bool) -> ExitCode {
-    let mut handle = match Handle::open(None) {
+    // the description first: it says whether this shell may run at all
+    let input = match info::read_input(id) {
+        Ok(input) => input,
+        Err(error) => return complain(id, reconnect, &chain(&error)),
+    };
+    if let Some(path) = input.as_ref().and_then(|input| input.claim.as_deref())
+        && let Err(error) = claim::make(path)
+    {
+        return fail(&chain(&error));
+    }
+    let mut handle = match reconnect::open(reconnect) {
         Ok(handle) => handle,
         Err(error) => return fail(&chain(&error)),
     };
-    match info::load(&mut handle, id, flux_process::uid()) {
+    match info::load(&mut handle, input, id, flux_process::uid()) {
         Ok(info) => ExitCode::from(phases::run(ctx::Ctx::new(info, handle, reconnect))),
         Err(error) => {
             let message = chain(&error);
@@ -69,6 +82,14 @@ fn run(id: JobId, reconnect: bool) -> ExitCode {
             fail(&message)
         }
     }
+}
+
+/// Tells the job why the shell cannot run, if the broker can be found, and standard error in any case.
+fn complain(id: JobId, reconnect: bool, message: &str) -> ExitCode {
+    if let Ok(mut handle) = reconnect::open(reconnect) {
+        phases::report_failure(&mut handle, id, message);
+    }
+    fail(message)
 }
 
 fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {

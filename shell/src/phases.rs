@@ -12,7 +12,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use flux_client::{Error, Handle, NODEID_ANY, Other, PollFlags};
+use flux_client::{Error, Handle, Incoming, NODEID_ANY, PollFlags};
 use flux_formats::jobid::JobId;
 use flux_process::pmi::Driver;
 use flux_process::signal::SignalFd;
@@ -23,6 +23,7 @@ use crate::eventlog;
 use crate::log::{Place, log};
 use crate::plugins::doom::TaskExit;
 use crate::plugins::signal;
+use crate::reconnect;
 use crate::start::{self, Parts};
 use crate::task::{Stream, Task};
 
@@ -30,8 +31,6 @@ use crate::task::{Stream, Task};
 const FIRST_COMMIT_DELAY: Duration = Duration::from_millis(3);
 /// Bytes read from a task at once.
 const READ_SIZE: usize = 64 * 1024;
-/// Pause between attempts to find a broker that is gone.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How far the shell has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +47,17 @@ pub(crate) enum Phase {
     Reporting,
     /// The process may exit.
     Done,
+}
+
+impl Phase {
+    /// Returns how many barriers lie behind.
+    pub(crate) fn barriers_passed(self) -> u32 {
+        match self {
+            Phase::InitBarrier => 0,
+            Phase::StartBarrier => 1,
+            _ => 2,
+        }
+    }
 }
 
 /// What a descriptor in the poll set is.
@@ -111,27 +121,35 @@ fn leave_early(mut ctx: Ctx) -> u8 {
     // The leader may not be there yet; then only the exception says why.
     ctx.leader_is_ready();
     ctx.commit();
-    while ctx.is_waiting() {
-        match ctx.handle.next_incoming(None) {
-            Ok(Some(flux_client::Incoming::Response(response))) => drop(ctx.purpose_of(&response)),
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
     let code = ctx.exit_code;
     let rank = ctx.info.broker_rank_of(ctx.info.shell_rank);
-    // Without a broker there is nobody to tell.
-    let _reported = report(&mut ctx.handle, ctx.info.id, rank, code);
+    let body = exit_request(ctx.info.id, rank, code);
+    ctx.rpc("job-exec.shell-exit", NODEID_ANY, &body, Purpose::ShellExit);
+    loop {
+        let response = match ctx.handle.next_incoming(ctx.retry_at()) {
+            Ok(Some(Incoming::Response(response))) => response,
+            Ok(_) => {
+                ctx.retry_due(Instant::now());
+                continue;
+            }
+            Err(_) if ctx.reconnects && reconnect::rejoin_waiting(&mut ctx) => continue,
+            // Without a broker there is nobody to tell.
+            Err(_) => break,
+        };
+        match ctx.purpose_of(&response) {
+            Some(Purpose::ShellExit) => break,
+            Some(Purpose::Commit { number, bytes }) => {
+                ctx.on_committed(number, bytes, &response, Instant::now());
+            }
+            Some(Purpose::Mark) => ctx.on_mark(&response, Instant::now()),
+            _ => {}
+        }
+    }
     u8::try_from(code).unwrap_or(1)
 }
 
 fn exit_request(id: JobId, rank: u32, code: i32) -> serde_json::Value {
     serde_json::json!({"id": id.0, "rank": rank, "status": (code & 0xff) << 8})
-}
-
-fn report(handle: &mut Handle, id: JobId, rank: u32, code: i32) -> Result<(), Error> {
-    let rpc = handle.rpc("job-exec.shell-exit", NODEID_ANY, &exit_request(id, rank, code))?;
-    handle.wait(&rpc).map(drop)
 }
 
 /// Tells the job about a shell that does not understand its description.
@@ -157,9 +175,13 @@ impl Shell {
         self.watch_resources();
     }
 
-    fn enter_barrier(&mut self) {
+    pub(crate) fn enter_barrier(&mut self) {
         let info = &self.ctx.info;
-        let body = serde_json::json!({"id": info.id.0, "rank": info.broker_rank_of(info.shell_rank)});
+        let mut body = serde_json::json!({"id": info.id.0, "rank": info.broker_rank_of(info.shell_rank)});
+        if self.ctx.reconnects {
+            // an answer may get lost: it must be clear which barrier is meant
+            body["number"] = (self.phase.barriers_passed() + 1).into();
+        }
         // A broken connection is noticed by the next poll.
         let _sent = self
             .ctx
@@ -192,8 +214,9 @@ impl Shell {
     }
 
     /// Follows changes of the job's expiration, when somebody is interested.
-    fn watch_resources(&mut self) {
-        if self.parts.warning.is_none() {
+    pub(crate) fn watch_resources(&mut self) {
+        let minds_the_time = self.ctx.reconnects && self.ctx.info.expiration > 0.0;
+        if self.parts.warning.is_none() && !minds_the_time {
             return;
         }
         let body = serde_json::json!({"id": self.ctx.info.id.0, "key": "R", "flags": 0});
@@ -210,13 +233,10 @@ impl Shell {
             }
             let ready = match self.wait() {
                 Ok(ready) => ready,
-                Err(error) => {
-                    if !self.reconnect(&error) {
-                        self.kill_tasks(Signal::SIGKILL);
-                        self.ctx.exit_code = self.ctx.exit_code.max(1);
-                        return;
-                    }
-                    continue;
+                Err(error) if self.on_lost(&error) => continue,
+                Err(_) => {
+                    self.abandon();
+                    return;
                 }
             };
             for token in ready {
@@ -237,11 +257,7 @@ impl Shell {
         let mut others = Vec::with_capacity(tokens.capacity());
         let mut add = |token, fd, events| {
             tokens.push(token);
-            others.push(Other {
-                fd,
-                events,
-                ready: PollFlags::empty(),
-            });
+            others.push(reconnect::other(fd, events));
         };
         add(Token::Signals, self.signals.as_fd(), PollFlags::POLLIN);
         let stopped = self.parts.output.is_stopped(&self.ctx);
@@ -260,7 +276,7 @@ impl Shell {
             };
             add(Token::Pmi(client), socket, events);
         }
-        self.ctx.handle.poll(&mut others, deadline)?;
+        Self::poll(&mut self.ctx, &mut others, deadline)?;
         let ready = tokens
             .into_iter()
             .zip(&others)
@@ -270,14 +286,26 @@ impl Shell {
 
     fn deadline(&self) -> Option<Instant> {
         let warning = self.parts.warning.as_ref().and_then(signal::Warning::deadline);
-        [self.ctx.flush_at(), self.parts.doom.deadline(), warning]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.ctx.flush_at(),
+            self.ctx.retry_at().filter(|_| self.ctx.connection.is_up()),
+            self.ctx.commits.refresh_at(),
+            self.ctx.connection.deadline(),
+            self.parts.doom.deadline(),
+            warning,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn on_time(&mut self, now: Instant) {
         self.ctx.flush_due(now);
+        if self.ctx.reconnects {
+            self.ctx.retry_due(now);
+            self.ctx.refresh_commits(now);
+            self.reconnect_due(now);
+        }
         self.parts.doom.expire(&mut self.ctx, now);
         let warning = self.parts.warning.as_mut();
         if let Some(signal) = warning.and_then(|warning| warning.expire(&mut self.ctx, now)) {
@@ -324,8 +352,12 @@ impl Shell {
                     self.ctx.exit_code = self.ctx.exit_code.max(128 + signal.number());
                     self.ctx.fatal = true;
                 }
+                // Whoever it waits for may be gone, and the signal says that the job is over.
+                Phase::Draining => self.ctx.links.give_up(),
                 // The broker does not answer, and nothing else is left to do.
-                Phase::Reporting => self.phase = Phase::Done,
+                Phase::Reporting if !self.ctx.reconnects || !self.ctx.connection.is_up() => {
+                    self.phase = Phase::Done;
+                }
                 _ => {}
             }
         }
@@ -485,25 +517,17 @@ impl Shell {
         codes.chain([self.ctx.exit_code]).max().unwrap_or(0)
     }
 
-    /// Finds the broker again after the connection broke; returns false when the shell has to give up.
-    fn reconnect(&mut self, error: &Error) -> bool {
-        if !self.ctx.reconnects || !matches!(error, Error::Closed | Error::Io(_)) {
-            return false;
-        }
-        while self.ctx.reconnect().is_err() {
-            let mut set = flux_process::PollSet::new();
-            set.add(&self.signals, Interest::Read, ());
-            if set.wait(Some(RECONNECT_PAUSE)).is_ok_and(|ready| ready > 0) {
-                self.on_signal();
-            }
-        }
-        start::register(&mut self.ctx);
-        match self.phase {
-            Phase::InitBarrier | Phase::StartBarrier => self.enter_barrier(),
-            Phase::Reporting => self.send_report(),
-            _ => self.watch_resources(),
-        }
-        true
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    /// Returns true when the tasks have been sent a signal.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.killed
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use flux_client::msg::role;
+use flux_client::msg::{json_payload, role};
 use flux_client::{Incoming, Message};
-use flux_formats::errno::{ENOSYS, EPERM, EPROTO, Errnum};
+use flux_formats::errno::{EAGAIN, ENOSYS, EPERM, EPROTO, Errnum, strerror};
 use serde::Deserialize;
 
 use crate::ctx::Purpose;
+use crate::link::{Arrival, Relay};
 use crate::log::log;
 use crate::phases::Shell;
 use crate::plugins::doom::TaskExit;
@@ -56,12 +57,17 @@ impl Shell {
         };
         let failed = response.errnum() != 0;
         match purpose {
-            Purpose::Commit { .. } => {
-                if failed {
-                    self.ctx.commit_refused(response);
-                }
+            Purpose::Commit { number, bytes } => {
+                self.ctx.on_committed(number, bytes, response, Instant::now());
                 self.parts.output.grant(&mut self.ctx);
             }
+            Purpose::Mark => self.ctx.on_mark(response, Instant::now()),
+            Purpose::Relay { to, number, attempt } => {
+                let errnum = response.errnum();
+                self.ctx.on_relayed(to, number, attempt, errnum, Instant::now());
+            }
+            Purpose::Running => self.on_running(response),
+            Purpose::Hello => self.on_greeted(response),
             Purpose::Setup if failed => {
                 self.ctx.rpc_failed(response.topic.as_str(), response);
             }
@@ -101,8 +107,13 @@ impl Shell {
             #[serde(default)]
             expiration: f64,
         }
-        if let (Ok(update), Some(warning)) = (response.payload_json::<Update>(), &mut self.parts.warning) {
-            warning.set_expiration(&mut self.ctx, update.resources.execution.expiration);
+        let Ok(update) = response.payload_json::<Update>() else {
+            return;
+        };
+        let expiration = update.resources.execution.expiration;
+        self.ctx.info.expiration = expiration;
+        if let Some(warning) = &mut self.parts.warning {
+            warning.set_expiration(&mut self.ctx, expiration);
         }
     }
 
@@ -145,6 +156,7 @@ impl Shell {
                 let proctables = &mut self.parts.proctables;
                 proctables.on_request(&mut self.ctx, &self.tasks, request);
             }
+            "relay" => self.on_relay(&request),
             "write-getcredit" => self.parts.output.on_getcredit(&mut self.ctx, request),
             "disconnect" => {
                 if let Some(ptys) = &mut self.parts.ptys {
@@ -156,6 +168,44 @@ impl Shell {
                 self.answer(&request, result);
             }
         }
+    }
+
+    /// Takes a message that another shell sends until it has arrived.
+    fn on_relay(&mut self, request: &Message) {
+        let payload = request.payload_str().unwrap_or("");
+        let Ok(relay) = serde_json::from_str::<Relay<'_>>(payload) else {
+            self.answer(request, Err((EPROTO, "")));
+            return;
+        };
+        match self.ctx.links.arrived(relay.from, relay.number) {
+            Arrival::Early => self.answer(request, Err((EAGAIN, ""))),
+            Arrival::Known => self.answer(request, Ok(())),
+            Arrival::New => {
+                let inner = Message {
+                    payload: json_payload(relay.body).ok(),
+                    ..request.clone()
+                };
+                let result = self.serve_relayed(relay.from, relay.method, &inner);
+                if let Err((errnum, text)) = result {
+                    let from = relay.from;
+                    let words = if text.is_empty() { strerror(errnum) } else { text };
+                    log!(self.ctx, Error, "", "{} from shell {from}: {words}", relay.method);
+                }
+                self.answer(request, Ok(()));
+            }
+        }
+    }
+
+    fn serve_relayed(&mut self, from: u32, method: &str, request: &Message) -> Result<(), Refusal> {
+        let Some(pmi) = &mut self.parts.pmi else {
+            return self.serve(method, request);
+        };
+        match method {
+            "pmi-up" => pmi.on_child(&mut self.ctx, from, request),
+            "pmi-down" => pmi.on_parent(&mut self.ctx, request),
+            _ => return self.serve(method, request),
+        }
+        .map_err(|_| (EPROTO, ""))
     }
 
     fn on_pty(&mut self, rank: &str, request: Message) {

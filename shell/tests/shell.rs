@@ -13,5 +13,6 @@ mod suite {
     mod mpi;
     mod multi;
     mod options;
+    mod reconnect;
     mod single;
 }

@@ -6,10 +6,12 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use flux_client::msg::PayloadError;
 use flux_client::{Message, NODEID_ANY};
-use flux_formats::errno::{EPROTO, strerror};
+use flux_formats::errno::{EPROTO, Errnum, strerror};
 use flux_formats::pmi::VALLEN_MAX;
 use flux_process::pmi::{Driver, Event, ServerConfig};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ctx::{Ctx, Purpose};
@@ -42,9 +44,25 @@ struct Exchange {
     child_count: usize,
     /// What the local tasks have put; `None` until all of them are in the barrier.
     own: Option<Map<String, Value>>,
-    /// What children have sent, with the request to answer.
-    children: Vec<(Message, Map<String, Value>)>,
+    /// What children have sent, and how they are answered.
+    children: Vec<(Child, Map<String, Value>)>,
     in_progress: bool,
+}
+
+/// How a child shell is told the result of an exchange.
+#[derive(Debug)]
+enum Child {
+    /// It waits for the answer to this request.
+    Request(Message),
+    /// The shell of this rank waits for a message.
+    Rank(u32),
+}
+
+/// The result of an exchange, as a message to a child shell.
+#[derive(Debug, Serialize, Deserialize)]
+struct Down {
+    errnum: Errnum,
+    pairs: Map<String, Value>,
 }
 
 impl Pmi {
@@ -178,7 +196,7 @@ impl Pmi {
 
     /// Takes the broker's answer about an attribute.
     pub(crate) fn on_attribute(&mut self, ctx: &mut Ctx, key: &str, response: &Message) {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         struct Attribute {
             value: String,
         }
@@ -206,11 +224,42 @@ impl Pmi {
     pub(crate) fn on_exchange(&mut self, ctx: &mut Ctx, request: Message) {
         match request.payload_json() {
             Ok(pairs) => {
-                self.exchange.children.push((request, pairs));
+                self.exchange.children.push((Child::Request(request), pairs));
                 self.advance(ctx);
             }
             Err(_) => drop(ctx.handle.respond_error(&request, EPROTO, "")),
         }
+    }
+
+    /// Takes what a child shell sends that outlives its broker.
+    ///
+    /// # Errors
+    /// The payload is not an object.
+    pub(crate) fn on_child(
+        &mut self,
+        ctx: &mut Ctx,
+        rank: u32,
+        message: &Message,
+    ) -> Result<(), PayloadError> {
+        let pairs = message.payload_json()?;
+        self.exchange.children.push((Child::Rank(rank), pairs));
+        self.advance(ctx);
+        Ok(())
+    }
+
+    /// Takes the result that the parent shell sends.
+    ///
+    /// # Errors
+    /// The payload is not a result.
+    pub(crate) fn on_parent(&mut self, ctx: &mut Ctx, message: &Message) -> Result<(), PayloadError> {
+        let down: Down = message.payload_json()?;
+        let result = if down.errnum == 0 {
+            Ok(down.pairs)
+        } else {
+            Err(down.errnum)
+        };
+        self.complete(ctx, result);
+        Ok(())
     }
 
     /// Takes the parent shell's answer.
@@ -247,6 +296,7 @@ impl Pmi {
         }
         match exchange.parent {
             None => self.complete(ctx, Ok(pairs)),
+            Some(parent) if ctx.reconnects => ctx.relay(parent, "pmi-up", &pairs),
             Some(parent) => {
                 let topic = format!("{}.pmi-exchange", ctx.info.service);
                 let nodeid = ctx.info.broker_rank_of(parent);
@@ -257,12 +307,21 @@ impl Pmi {
 
     fn complete(&mut self, ctx: &mut Ctx, result: Result<Map<String, Value>, u32>) {
         self.exchange.in_progress = false;
-        for (request, _) in self.exchange.children.drain(..) {
+        for (child, _) in self.exchange.children.drain(..) {
             // A child that is gone needs no answer.
-            let _sent = match &result {
-                Ok(pairs) => ctx.handle.respond(&request, Some(pairs)),
-                Err(errnum) => ctx.handle.respond_error(&request, *errnum, ""),
-            };
+            match (&result, child) {
+                (Ok(pairs), Child::Request(request)) => drop(ctx.handle.respond(&request, Some(pairs))),
+                (Err(errnum), Child::Request(request)) => {
+                    drop(ctx.handle.respond_error(&request, *errnum, ""));
+                }
+                (result, Child::Rank(rank)) => {
+                    let down = Down {
+                        errnum: result.as_ref().err().copied().unwrap_or(0),
+                        pairs: result.clone().unwrap_or_default(),
+                    };
+                    ctx.relay(rank, "pmi-down", &down);
+                }
+            }
         }
         let ok = result.is_ok();
         let pairs = result

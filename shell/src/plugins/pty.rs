@@ -229,6 +229,13 @@ impl Ptys {
         }
     }
 
+    /// Forgets all clients.
+    pub(crate) fn drop_clients(&mut self) {
+        for terminal in &mut self.terminals {
+            terminal.clients.clear();
+        }
+    }
+
     /// Returns the terminals that have input waiting to be written.
     pub(crate) fn waiting_input(&self) -> impl Iterator<Item = (usize, &std::os::fd::OwnedFd)> {
         self.terminals.iter().enumerate().filter_map(|(index, terminal)| {

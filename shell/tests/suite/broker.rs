@@ -31,6 +31,15 @@ struct State {
     exits: HashMap<u32, i32>,
     replies: HashMap<u32, Vec<Message>>,
     refuse_commits: bool,
+    /// With a state directory: what every commit changed, and how many commits a crash leaves.
+    history: Vec<Value>,
+    written: Option<usize>,
+    marks: HashMap<String, String>,
+    hellos: Vec<Value>,
+    /// The job is over: shells that say hello are told so.
+    forgotten: bool,
+    /// Nobody gets in.
+    closed: bool,
 }
 
 /// The broker of all ranks of a job.
@@ -49,7 +58,8 @@ impl FakeBroker {
             let listener = UnixListener::bind(dir.path().join(format!("local-{rank}"))).unwrap();
             let state = Arc::clone(&state);
             std::thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
+                let open = || !state.0.lock().unwrap().closed;
+                for stream in listener.incoming().flatten().filter(|_| open()) {
                     let state = Arc::clone(&state);
                     std::thread::spawn(move || serve(stream, rank, shells, &state));
                 }
@@ -190,6 +200,72 @@ impl FakeBroker {
         }
     }
 
+    /// Becomes a broker with a state directory, which has written nothing down yet.
+    pub(crate) fn journals(&self) {
+        self.lock().written = Some(0);
+    }
+
+    /// Writes down all but the last `lag` commits.
+    pub(crate) fn write_down(&self, lag: usize) {
+        let mut state = self.lock();
+        let count = state.history.len().saturating_sub(lag);
+        state.written = Some(count);
+    }
+
+    /// Dies and comes back with what was written down.
+    pub(crate) fn crash(&self) {
+        let mut state = self.lock();
+        for (_, (_, stream)) in state.clients.drain() {
+            let _sent = stream.shutdown(std::net::Shutdown::Both);
+        }
+        state.services.clear();
+        state.subscriptions.clear();
+        state.barrier.clear();
+        let left = state.written.unwrap_or(0);
+        let mut history = std::mem::take(&mut state.history);
+        history.truncate(left);
+        state.logs.clear();
+        state.marks.clear();
+        state.commits = 0;
+        for body in history {
+            commit(&body, &mut state);
+        }
+    }
+
+    /// Lets nobody in, or everybody again.
+    pub(crate) fn refuse_connections(&self, refuse: bool) {
+        self.lock().closed = refuse;
+    }
+
+    /// Waits until a file is there.
+    pub(crate) fn wait_file(&self, path: &std::path::Path) {
+        let deadline = Instant::now() + PATIENCE;
+        while !path.exists() {
+            assert!(
+                Instant::now() < deadline,
+                "{} is not there in time",
+                path.display()
+            );
+            let state = self.lock();
+            drop(
+                self.state
+                    .1
+                    .wait_timeout(state, Duration::from_millis(20))
+                    .unwrap(),
+            );
+        }
+    }
+
+    /// Forgets the job.
+    pub(crate) fn forget(&self) {
+        self.lock().forgotten = true;
+    }
+
+    /// Returns what shells said when they came back.
+    pub(crate) fn hellos(&self) -> Vec<Value> {
+        self.lock().hellos.clone()
+    }
+
     /// Publishes an event.
     pub(crate) fn publish(&self, topic: &str, body: &Value) {
         let state = self.lock();
@@ -267,6 +343,10 @@ fn serve(mut stream: UnixStream, rank: u32, shells: u32, shared: &(Mutex<State>,
         decoder.buffer.extend_from_slice(&buffer[..count]);
         while let Some(msg) = decoder.next_message().unwrap() {
             let Ok(mut state) = shared.0.lock() else { return };
+            if !state.clients.contains_key(&client) {
+                // a broker that has died does not go on reading
+                return;
+            }
             handle(&client, rank, shells, msg, &mut state);
             drop(state);
             shared.1.notify_all();
@@ -304,9 +384,26 @@ fn handle(client: &str, rank: u32, shells: u32, mut msg: Message, state: &mut St
         "kvs.commit" if state.refuse_commits => msg.error_response(95, "namespace is gone"),
         "kvs.commit" => {
             commit(&body, state);
-            msg.response(Some(
-                json_payload(&json!({"rootref": "sha1-0", "rootseq": state.commits})).unwrap(),
-            ))
+            let mut answer = json!({"rootref": "sha1-0", "rootseq": state.commits});
+            if let Some(written) = state.written {
+                answer["position"] = json!(state.history.len());
+                answer["written"] = json!(written);
+            }
+            msg.response(Some(json_payload(&answer).unwrap()))
+        }
+        "kvs.lookup" => match state.marks.get(body["key"].as_str().unwrap()) {
+            Some(mark) => {
+                let data = base64::engine::general_purpose::STANDARD.encode(mark);
+                let val = json!({"val": {"data": data, "type": "val", "ver": 1}});
+                msg.response(Some(json_payload(&val).unwrap()))
+            }
+            None => msg.error_response(2, ""),
+        },
+        "state-machine.wait" => msg.response(None),
+        "job-exec.shell-hello" if state.forgotten => msg.error_response(2, "unknown job"),
+        "job-exec.shell-hello" => {
+            state.hellos.push(body);
+            msg.response(None)
         }
         "attr.get" => match body["name"].as_str().unwrap() {
             "instance-level" => msg.response(Some(json_payload(&json!({"value": "2", "flags": 1})).unwrap())),
@@ -335,15 +432,19 @@ fn handle(client: &str, rank: u32, shells: u32, mut msg: Message, state: &mut St
 fn commit(body: &Value, state: &mut State) {
     assert!(body["namespace"].as_str().unwrap().starts_with("job-"), "{body}");
     state.commits += 1;
+    state.history.push(body.clone());
     for op in body["ops"].as_array().unwrap() {
-        assert_eq!(op["flags"], 32);
+        let key = op["key"].as_str().unwrap().to_owned();
         let data = op["dirent"]["data"].as_str().unwrap();
         let bytes = base64::engine::general_purpose::STANDARD.decode(data).unwrap();
-        let log = state
-            .logs
-            .entry(op["key"].as_str().unwrap().to_owned())
-            .or_default();
-        log.push_str(std::str::from_utf8(&bytes).unwrap());
+        let text = std::str::from_utf8(&bytes).unwrap();
+        if key.starts_with("shell-commits-") {
+            assert_eq!(op["flags"], 0);
+            state.marks.insert(key, text.to_owned());
+        } else {
+            assert_eq!(op["flags"], 32);
+            state.logs.entry(key).or_default().push_str(text);
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Job {
     pub(crate) cwd: String,
     pub(crate) gpus: String,
     pub(crate) files: Option<Value>,
+    /// Where the shell says that it runs.
+    pub(crate) claim: Option<String>,
 }
 
 pub(crate) fn sh(script: &str) -> Job {
@@ -38,6 +40,7 @@ pub(crate) fn command(words: &[&str]) -> Job {
         cwd: "/".to_owned(),
         gpus: String::new(),
         files: None,
+        claim: None,
     }
 }
 
@@ -56,6 +59,20 @@ impl Drop for Running {
 impl Running {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until the shell has no child left.
+    pub(crate) fn wait_childless(&self) {
+        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let deadline = Instant::now() + PATIENCE;
+        while !std::fs::read_to_string(&path)
+            .unwrap_or_default()
+            .trim()
+            .is_empty()
+        {
+            assert!(Instant::now() < deadline, "tasks of {} run on", self.child.id());
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for the shell's own end.
@@ -92,7 +109,7 @@ impl Job {
         }
         let nodelist: Vec<String> = (0..self.nodes).map(|node| format!("node{node}")).collect();
         json!({
-            "version": 1, "id": ID, "broker_rank": rank,
+            "version": 1, "id": ID, "broker_rank": rank, "claim": self.claim,
             "jobspec": {
                 "resources": [{"type": "node", "count": self.nodes, "with": [
                     {"type": "slot", "count": self.ntasks.div_ceil(self.nodes), "label": "task",

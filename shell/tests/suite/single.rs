@@ -276,23 +276,6 @@ fn a_broker_that_goes_away_ends_the_shell() {
 }
 
 #[test]
-fn a_shell_told_to_reconnect_reports_afterwards() {
-    let broker = FakeBroker::start(1, 1);
-    let file = broker.path().join("go");
-    let script = format!(
-        "echo ready; while [ ! -e {} ]; do sleep 0.02; done; echo after",
-        file.display()
-    );
-    let mut shell = sh(&script).spawn_with(&broker, 0, &["--reconnect"]);
-    broker.wait_log("output", "ready");
-    broker.hang_up();
-    std::fs::write(&file, "").unwrap();
-    assert_eq!(broker.wait_exits(), [0]);
-    shell.wait();
-    assert_eq!(broker.data("stdout", "0"), "ready\nafter\n");
-}
-
-#[test]
 fn files_of_the_job_are_in_its_directory() {
     let mut job = sh("$FLUX_JOB_TMPDIR/script");
     job.files = Some(
