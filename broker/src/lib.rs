@@ -11,6 +11,7 @@ pub mod modules;
 pub mod overlay;
 pub mod parent;
 pub mod router;
+pub mod rundir;
 pub mod service;
 pub mod start;
 pub mod state_machine;

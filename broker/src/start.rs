@@ -11,7 +11,6 @@ use crate::overlay::Overlay;
 use crate::service::{Hub, RpcError, new_uuid};
 use flux_formats::hostlist::Hostlist;
 use serde_json::{Map, Value};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -52,14 +51,8 @@ pub enum StartError {
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
     /// The run directory cannot be made.
-    #[error("rundir {path}: {source}")]
-    Rundir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Rundir(#[from] crate::rundir::RundirError),
     /// The state directory is not usable.
     #[error("statedir {path}: {source}")]
     Statedir {
@@ -147,21 +140,6 @@ impl Arguments {
     }
 }
 
-/// Directories that end with the broker.
-#[derive(Debug, Default)]
-struct Cleanup {
-    remove: Option<PathBuf>,
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        if let Some(dir) = self.remove.take() {
-            // what cannot be removed stays for the administrator to see
-            drop(std::fs::remove_dir_all(dir));
-        }
-    }
-}
-
 fn read_config(args: &Arguments, attrs: &mut Attrs) -> Result<(Option<PathBuf>, Value), StartError> {
     let path = args
         .config_path
@@ -186,44 +164,6 @@ fn read_config(args: &Arguments, attrs: &mut Attrs) -> Result<(Option<PathBuf>, 
         path.map(PathBuf::from),
         config_file::apply_overrides(base, &args.conf)?,
     ))
-}
-
-/// Makes the run directory: the given one, or a fresh one below TMPDIR that ends with the broker.
-fn make_rundir(attrs: &mut Attrs) -> Result<Cleanup, StartError> {
-    let given = attrs.get("rundir").map(PathBuf::from);
-    let cleanup = match attrs.get("rundir-cleanup") {
-        Some(text) => text != "0",
-        None => given.as_ref().is_none_or(|dir| !dir.exists()),
-    };
-    let (path, made) = match given {
-        Some(path) => {
-            let made = std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path);
-            (path, made)
-        }
-        None => {
-            let base = std::env::temp_dir();
-            let unique = new_uuid();
-            let name = format!(
-                "flux-{}",
-                String::from_utf8_lossy(unique.get(..8).unwrap_or(&unique))
-            );
-            let path = base.join(name);
-            let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
-            (path, made)
-        }
-    };
-    made.map_err(|source| StartError::Rundir {
-        path: path.clone(),
-        source,
-    })?;
-    attrs.set_internal("rundir", path.to_string_lossy());
-    attrs.set_internal("rundir-cleanup", if cleanup { "1" } else { "0" });
-    Ok(Cleanup {
-        remove: cleanup.then_some(path),
-    })
 }
 
 fn check_statedir(attrs: &Attrs) -> Result<(), StartError> {
@@ -348,7 +288,7 @@ pub async fn run(args: Arguments) -> Result<i32, StartError> {
     let boot = bootstrap::boot(&attrs, &config).await?;
     let owner = nix::unistd::getuid().as_raw();
     set_boot_attrs(&mut attrs, &boot, owner);
-    let cleanup = make_rundir(&mut attrs)?;
+    let rundir = crate::rundir::make(&mut attrs, boot.topology.rank())?;
     if attrs.get("hostname").is_none() {
         let name = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok());
         attrs.set_internal("hostname", name.unwrap_or_else(|| "localhost".to_owned()));
@@ -376,7 +316,7 @@ pub async fn run(args: Arguments) -> Result<i32, StartError> {
         bare,
     };
     let code = serve(attrs, config, config_path, args.conf, boot, options, owner).await?;
-    drop(cleanup);
+    drop(rundir);
     Ok(code)
 }
 

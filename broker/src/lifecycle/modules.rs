@@ -33,9 +33,7 @@ impl Lifecycle {
 
     fn load_from(&mut self, cx: &mut Cx<'_>, index: usize) {
         let Some((name, leader_only)) = STANDARD.get(index).copied() else {
-            self.log_run(cx, "start", |me, cx| {
-                me.run_site_script(cx, "broker.rc1_path", "rc1")
-            });
+            self.log_start(cx, |me, cx| me.run_site_script(cx, "broker.rc1_path", "rc1"));
             return;
         };
         if leader_only && cx.rank() != 0 {

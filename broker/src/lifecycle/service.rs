@@ -5,6 +5,7 @@ use crate::service::{Cx, Interface, Mailbox, Method, RpcError, Service, TimerId}
 use crate::state_machine::{State, next};
 use flux_formats::errno;
 use flux_formats::fsd::Fsd;
+use flux_formats::hostlist::Hostlist;
 use flux_formats::idset::IdSet;
 use flux_formats::msg::{Message, NODEID_UPSTREAM};
 use serde::Deserialize;
@@ -36,6 +37,8 @@ pub struct Lifecycle {
     online: IdSet,
     quorum: u64,
     quorum_warning: Option<TimerId>,
+    /// The log says that brokers are missing.
+    quorum_warned: bool,
     had_children: bool,
     pub(super) loaded: Vec<String>,
     /// Archive to be loaded before the KVS starts.
@@ -83,6 +86,7 @@ impl Lifecycle {
             online: IdSet::default(),
             quorum: 1,
             quorum_warning: None,
+            quorum_warned: false,
             had_children: false,
             loaded: Vec::new(),
             restore: None,
@@ -213,6 +217,7 @@ impl Lifecycle {
         });
     }
 
+    /// Says which brokers are missing after `broker.quorum-warn`, and again each time that passes.
     fn warn_when_delayed(&mut self, cx: &mut Cx<'_>) {
         let after = cx
             .attrs
@@ -226,19 +231,25 @@ impl Lifecycle {
             if me.state == State::Quorum {
                 let all = IdSet::from_range(0, cx.size().saturating_sub(1));
                 let missing = all.difference(&me.online);
-                cx.log(
-                    3,
-                    "broker",
-                    &format!("quorum delayed: waiting for ranks {missing}"),
-                );
+                let hosts = hosts_of(cx, &missing);
+                let text = format!("quorum delayed: waiting for {hosts} (rank {missing})");
+                cx.log(3, "broker", &text);
+                me.quorum_warned = true;
+                me.warn_when_delayed(cx);
             }
         }));
     }
 
     fn online_changed(&mut self, cx: &mut Cx<'_>, online: IdSet) {
         let came = online.difference(&self.online);
+        let went = self.online.difference(&online);
         if !came.is_empty() && cx.size() > 1 {
-            cx.log(6, "broker", &format!("online: ranks {came}"));
+            let hosts = hosts_of(cx, &came);
+            cx.log(6, "broker", &format!("online: {hosts} (ranks {came})"));
+        }
+        if !went.is_empty() && matches!(self.state, State::Run | State::Cleanup) {
+            let hosts = hosts_of(cx, &went);
+            cx.log(3, "broker", &format!("dead to Flux: {hosts} (rank {went})"));
         }
         self.online = online;
         if self.state == State::Quorum && self.online.count() >= self.quorum {
@@ -246,6 +257,9 @@ impl Lifecycle {
                 cx.cancel_timer(timer);
             }
             self.post(cx, "quorum-full");
+            if std::mem::take(&mut self.quorum_warned) {
+                cx.log(3, "broker", "quorum reached");
+            }
         }
     }
 
@@ -301,6 +315,10 @@ impl Lifecycle {
     /// Handles a deadly signal: begins the shutdown.
     pub fn on_signal(&mut self, cx: &mut Cx<'_>, name: &str) {
         cx.log(6, "broker", &format!("{name}: shutting down"));
+        if cx.rank() != 0 {
+            // this node alone is taken out of service, with what runs on it
+            crate::modules::rexec::agent::take_shells_along(cx);
+        }
         if self.state == State::Run {
             self.stop_rc2();
         }
@@ -458,6 +476,23 @@ impl Service for Lifecycle {
             .retain(|(request, _)| request.sender() != msg.sender());
         self.shutdowns.retain(|request| request.sender() != msg.sender());
     }
+}
+
+/// Returns the hosts of ranks as a hostlist, for messages.
+fn hosts_of(cx: &Cx<'_>, ranks: &IdSet) -> String {
+    let all = cx
+        .attrs
+        .get("hostlist")
+        .and_then(|text| text.parse::<Hostlist>().ok());
+    let names: Vec<_> = all.iter().flat_map(Hostlist::iter).collect();
+    let mut hosts = Hostlist::default();
+    for rank in ranks {
+        let name = usize::try_from(rank).ok().and_then(|rank| names.get(rank));
+        if name.is_none_or(|name| hosts.push(name).is_err()) {
+            return "(unknown)".to_owned();
+        }
+    }
+    hosts.to_string()
 }
 
 /// Signals that end the instance.

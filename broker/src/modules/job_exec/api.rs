@@ -25,6 +25,8 @@ pub struct StartRequest {
     pub r: Rc<Value>,
     /// The job was started before the broker restarted: find its shells, do not start new ones.
     pub reattach: bool,
+    /// With `reattach`: its end is known already, only its resources were not released.
+    pub finished: bool,
     /// The signed jobspec, for an IMP; `None` when nobody needs it.
     pub j: Option<Rc<str>>,
 }
@@ -34,6 +36,11 @@ pub struct StartRequest {
 /// Returns false when job-exec is not loaded.
 pub fn start(cx: &mut Cx<'_>, request: StartRequest) -> bool {
     cx.to::<JobExec>(SERVICE, move |exec, cx| exec.on_start(cx, request))
+}
+
+/// Tells that all jobs which had been started before have been asked for: the service answers shells of a former run.
+pub fn restored(cx: &mut Cx<'_>) {
+    cx.to::<JobExec>(SERVICE, |exec, cx| exec.on_restored(cx));
 }
 
 /// Tells of an exception of a job, whoever raised it; severity 0 ends the job's shells. With the wait status of the

@@ -32,6 +32,9 @@ pub(super) struct Config {
     pub(super) barrier_timeout: Option<Duration>,
     /// How long remaining shells may run after the first exited; only shown.
     pub(super) shell_exit_timeout: Option<Duration>,
+    /// How long a node that is gone may take to come back before its jobs get their exception; only with a state
+    /// directory. An addition to flux-core's table.
+    pub(super) reattach_timeout: Duration,
     /// Guests may use mock execution.
     pub(super) mock_guests: bool,
 }
@@ -48,6 +51,7 @@ impl Default for Config {
             kill_signal: Signal::SIGKILL,
             barrier_timeout: Some(Duration::from_secs(1800)),
             shell_exit_timeout: Some(Duration::from_secs(30)),
+            reattach_timeout: Duration::from_secs(60),
             mock_guests: false,
         }
     }
@@ -158,6 +162,9 @@ impl Config {
         }
         if let Some(limit) = duration(table, "shell-exit-timeout")? {
             out.shell_exit_timeout = limit;
+        }
+        if let Some(limit) = duration(table, "reattach-timeout")? {
+            out.reattach_timeout = limit.unwrap_or(Duration::MAX);
         }
         if let Some(value) = table.get("testexec").and_then(|t| t.get("allow-guests")) {
             out.mock_guests = value

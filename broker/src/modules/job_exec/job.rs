@@ -38,6 +38,8 @@ pub(super) enum Entered {
     Waits,
     /// All are there: answer them.
     Complete,
+    /// All were there before, but the answer did not reach this shell.
+    Passed,
     /// The rank is not one of the job, or waits already.
     NotPending,
     /// A shell has ended: it can never complete.
@@ -53,6 +55,39 @@ pub(super) struct Killing {
     pub(super) tasks: u32,
     /// Kill signals sent to shells.
     pub(super) shells: u32,
+}
+
+/// How far the job manager knows of the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// Not at all.
+    #[default]
+    Untold,
+    /// It was told.
+    Told,
+    /// It has written it down: nobody needs the shells' word any more.
+    Kept,
+}
+
+/// What is only asked about jobs whose shells outlive the broker.
+#[derive(Debug, Default)]
+pub(super) struct Outliving {
+    /// The shells outlive the broker.
+    pub(super) on: bool,
+    /// The job ran before this broker came.
+    pub(super) reattached: bool,
+    /// Ranks whose shells have not been found again.
+    pub(super) sought: IdSet,
+    /// Ranks that are asked for their shell.
+    pub(super) asked: IdSet,
+    /// Ranks whose broker is gone, with the timer that ends the wait for it.
+    pub(super) lost: Vec<(u32, TimerId)>,
+    /// Ranks whose shells were given up: should one come back, it ends.
+    pub(super) gone: IdSet,
+    /// The exec eventlog has its `complete` event, and its `done` event.
+    pub(super) completed: bool,
+    pub(super) closed: bool,
+    pub(super) finish: Finish,
 }
 
 /// A job that is being run.
@@ -89,6 +124,7 @@ pub(super) struct Job {
     pub(super) barrier: Barrier,
     pub(super) killing: Killing,
     pub(super) mock: Option<Mock>,
+    pub(super) outliving: Outliving,
     /// Lines of the exec eventlog that are not written yet.
     pub(super) log: String,
     leader_exit_logged: bool,
@@ -136,6 +172,7 @@ impl Job {
             barrier: Barrier::default(),
             killing: Killing::default(),
             mock: None,
+            outliving: Outliving::default(),
             log: String::new(),
             leader_exit_logged: false,
         }
@@ -221,10 +258,22 @@ impl Job {
         );
     }
 
-    /// Lets a shell wait for the others.
-    pub(super) fn enter_barrier(&mut self, rank: u32, request: Message) -> (Entered, Option<Message>) {
+    /// Lets a shell wait for the others; `number` says at which barrier, if the shell does.
+    pub(super) fn enter_barrier(
+        &mut self,
+        rank: u32,
+        number: Option<u32>,
+        request: Message,
+    ) -> (Entered, Option<Message>) {
+        if number.is_some_and(|number| number <= self.barrier.passed) {
+            return (Entered::Passed, Some(request));
+        }
         if self.barrier.broken {
             return (Entered::Broken, Some(request));
+        }
+        if number.is_some() {
+            // the connection over which it asked before is lost
+            self.barrier.waiting.retain(|(known, _)| *known != rank);
         }
         if !self.active.contains(rank) || self.barrier.waiting.iter().any(|(known, _)| *known == rank) {
             return (Entered::NotPending, Some(request));
@@ -250,6 +299,28 @@ impl Job {
             None if self.status == 0 => exit(1),
             None => self.status,
         }
+    }
+
+    /// Notes that some shell has passed this many barriers. Returns the requests that are answered by that.
+    pub(super) fn barriers_passed(&mut self, passed: u32) -> Vec<(u32, Message)> {
+        if passed <= self.barrier.passed {
+            return Vec::new();
+        }
+        self.barrier.passed = passed;
+        std::mem::take(&mut self.barrier.waiting)
+    }
+
+    /// Stops to wait for the broker of a rank. Returns the timer, when it was waited for.
+    pub(super) fn found(&mut self, rank: u32) -> Option<TimerId> {
+        let lost = &mut self.outliving.lost;
+        let at = lost.iter().position(|(known, _)| *known == rank)?;
+        Some(lost.swap_remove(at).1)
+    }
+
+    /// Notes that a rank has said what became of its shell. Returns true when it was the last one, once.
+    pub(super) fn answered(&mut self, rank: u32) -> bool {
+        self.outliving.asked.remove(rank);
+        self.outliving.sought.remove(rank) && self.outliving.sought.is_empty()
     }
 
     /// Returns the ranks that the barrier waits for.
@@ -317,14 +388,36 @@ mod tests {
     #[test]
     fn barrier() {
         let mut job = job("0-1");
-        assert_eq!(job.enter_barrier(0, request()).0, Entered::Waits);
-        assert_eq!(job.enter_barrier(0, request()).0, Entered::NotPending);
-        assert_eq!(job.enter_barrier(9, request()).0, Entered::NotPending);
+        let mut enter = |rank| job.enter_barrier(rank, None, request()).0;
+        assert_eq!(enter(0), Entered::Waits);
+        assert_eq!(enter(0), Entered::NotPending);
+        assert_eq!(enter(9), Entered::NotPending);
         assert_eq!(job.missing_at_barrier().to_string(), "1");
-        assert_eq!(job.enter_barrier(1, request()).0, Entered::Complete);
+        assert_eq!(job.enter_barrier(1, None, request()).0, Entered::Complete);
         job.barrier.waiting.clear();
         job.shell_ended(1, Some(0));
-        assert_eq!(job.enter_barrier(0, request()).0, Entered::Broken);
+        assert_eq!(job.enter_barrier(0, None, request()).0, Entered::Broken);
+    }
+
+    #[test]
+    fn barriers_after_a_restart() {
+        // shell 0 waits at the second barrier, so the first is behind all; the answer for shell 1 was lost
+        let mut job = job("0-2");
+        assert!(job.barriers_passed(1).is_empty());
+        assert_eq!(job.enter_barrier(0, Some(2), request()).0, Entered::Waits);
+        assert_eq!(job.enter_barrier(1, Some(1), request()).0, Entered::Passed);
+        assert_eq!(job.enter_barrier(1, Some(2), request()).0, Entered::Waits);
+        assert_eq!(
+            job.enter_barrier(1, Some(2), request()).0,
+            Entered::Waits,
+            "again"
+        );
+        // shell 2 runs: it never comes here again
+        let answered = job.barriers_passed(2);
+        assert_eq!(answered.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(), [0, 1]);
+        job.shell_ended(2, Some(0));
+        assert_eq!(job.enter_barrier(0, Some(2), request()).0, Entered::Passed);
+        assert_eq!(job.enter_barrier(0, Some(3), request()).0, Entered::Broken);
     }
 
     proptest! {
@@ -337,7 +430,7 @@ mod tests {
                 match what {
                     0 => told += u32::from(job.shell_started(rank)),
                     1 => ended += u32::from(job.shell_ended(rank, Some(status))),
-                    _ => drop(job.enter_barrier(rank, request())),
+                    _ => drop(job.enter_barrier(rank, status.checked_rem(3).and_then(|n| u32::try_from(n).ok()), request())),
                 }
                 prop_assert!(job.active.is_subset(&job.ranks));
             }

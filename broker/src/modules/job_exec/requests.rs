@@ -1,7 +1,7 @@
 //! What may shells, sub-instances and tools ask of the execution service?
 
 use super::JobExec;
-use super::job::Entered;
+use super::job::{Entered, Finish};
 use crate::modules::resource::api as resource;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
@@ -11,7 +11,7 @@ use flux_formats::rpc::job_exec as rpc;
 
 impl JobExec {
     /// Returns an error unless the job runs and the sender is its owner or the instance owner.
-    fn check(&self, cx: &Cx<'_>, req: &Message, id: JobId) -> Result<(), RpcError> {
+    pub(super) fn check(&self, cx: &Cx<'_>, req: &Message, id: JobId) -> Result<(), RpcError> {
         let job = self
             .jobs
             .get(&id)
@@ -26,17 +26,26 @@ impl JobExec {
         }
     }
 
-    pub(super) fn on_shell_exit(&mut self, cx: &mut Cx<'_>, req: &Message) {
-        let Some(body) = cx.decode::<rpc::ShellExitRequest>(req) else {
+    pub(super) fn on_shell_exit(&mut self, cx: &mut Cx<'_>, req: Message) {
+        let Some(body) = cx.decode::<rpc::ShellExitRequest>(&req) else {
             return;
         };
-        match self.check(cx, req, body.id) {
-            Ok(()) => {
-                cx.respond_empty(req);
-                self.shell_ended(cx, body.id, body.rank, body.status);
-            }
-            Err(err) => cx.fail_with(req, &err),
+        if let Err(err) = self.check(cx, &req, body.id) {
+            cx.fail_with(&req, &err);
+            return;
         }
+        let waits = self
+            .jobs
+            .get(&body.id)
+            .is_some_and(|job| job.outliving.on && job.outliving.finish != Finish::Kept);
+        if waits {
+            // the shell stays until its word is not needed any more: this broker may die before
+            let header = Message { payload: None, ..req };
+            self.unanswered.entry(body.id).or_default().push(header);
+        } else {
+            cx.respond_empty(&req);
+        }
+        self.shell_ended(cx, body.id, body.rank, body.status);
     }
 
     pub(super) fn on_critical_ranks(&mut self, cx: &mut Cx<'_>, req: &Message) {
@@ -91,14 +100,13 @@ impl JobExec {
             return;
         };
         req.payload = None;
-        let (entered, refused) = job.enter_barrier(body.rank, req);
+        let (entered, refused) = job.enter_barrier(body.rank, body.number, req);
         if let Some(req) = refused {
-            let errnum = if entered == Entered::Broken {
-                errno::EIO
-            } else {
-                errno::EINVAL
-            };
-            cx.fail(&req, errnum, "");
+            match entered {
+                Entered::Passed => cx.respond_empty(&req),
+                Entered::Broken => cx.fail(&req, errno::EIO, ""),
+                _ => cx.fail(&req, errno::EINVAL, ""),
+            }
         } else if entered == Entered::Complete {
             if let Some(timer) = job.barrier.timer.take() {
                 cx.cancel_timer(timer);

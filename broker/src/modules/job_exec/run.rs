@@ -2,8 +2,9 @@
 
 use super::JobExec;
 use super::api::StartRequest;
-use super::job::{Job, ranks_of};
+use super::job::{Finish, Job, ranks_of};
 use super::mock::Mock;
+use super::reattach::KILLED;
 use crate::modules::job_manager::api::{self as manager, ExecEvent};
 use crate::modules::kvs::{Txn, local as kvs};
 use crate::modules::rexec::agent::{self, ShellReport, StartHeader};
@@ -50,6 +51,8 @@ impl JobExec {
         };
         let mut job = Job::new(id, request.userid, request.r.clone(), ranks);
         job.multiuser = request.userid != cx.owner;
+        // with a state directory nothing of a job depends on this broker; what an IMP starts is not followed yet
+        job.outliving.on = cx.attrs.get("statedir").is_some() && !job.multiuser;
         let mock = Mock::of(&request.jobspec);
         let refusal = match &mock {
             Err(text) => Some(text.clone()),
@@ -66,8 +69,10 @@ impl JobExec {
             job.active.clear();
             self.jobs.insert(id, job);
             self.fatal(cx, id, &text);
+        } else if request.reattach && mock.is_some() {
+            self.mock_lost_in_restart(cx, job, request.finished);
         } else if request.reattach {
-            self.lost_in_restart(cx, job);
+            self.reattach(cx, job, &request);
         } else if let Some(mock) = mock {
             self.start_mock(cx, job, mock);
         } else {
@@ -75,14 +80,20 @@ impl JobExec {
         }
     }
 
-    /// A job that ran when the instance went down: its shells went with it, and it is never run twice.
-    fn lost_in_restart(&mut self, cx: &mut Cx<'_>, mut job: Job) {
+    /// A mock job has no shell that could live on, and is never run twice.
+    fn mock_lost_in_restart(&mut self, cx: &mut Cx<'_>, mut job: Job, finished: bool) {
         let id = job.id;
-        job.start_told = true;
         job.active.clear();
-        job.status = WaitStatus::signaled(9, false).0;
+        if finished {
+            job.outliving.finish = Finish::Kept;
+            self.jobs.insert(id, job);
+            self.check_complete(cx, id);
+            return;
+        }
+        job.start_told = true;
+        job.status = KILLED;
         self.jobs.insert(id, job);
-        self.fatal(cx, id, "job shells were lost when the instance restarted");
+        self.fatal(cx, id, "mock job was lost when the instance restarted");
     }
 
     fn start_shells(&mut self, cx: &mut Cx<'_>, mut job: Job, request: &StartRequest) {
@@ -100,7 +111,7 @@ impl JobExec {
         job.has_namespace = true;
         job.event("init");
         job.event("starting");
-        let body = self.start_body(job.multiuser, request);
+        let body = self.start_body(&job, request);
         self.jobs.insert(id, job);
         self.flush_log(cx, id);
         let body = match body {
@@ -110,21 +121,7 @@ impl JobExec {
                 return;
             }
         };
-        let durable = cx.attrs.get("statedir").is_some();
-        if durable {
-            // what was committed before is durable with it: a crash after this point finds the allocation, and
-            // the job is never started a second time
-            kvs::commit_durable(
-                cx,
-                "primary",
-                link,
-                move |me: &mut JobExec, cx, result| match result {
-                    Ok(_) => me.spawn_shells(cx, id, &body),
-                    Err(err) => me.abandon(cx, id, &format!("failed to record the start: {err}")),
-                },
-            );
-            return;
-        }
+        // the intent is durable: the job manager's `alloc` event comes before this call
         kvs::commit(cx, "primary", link, move |me: &mut JobExec, cx, result| {
             if let Err(err) = result {
                 me.fatal(cx, id, &format!("failed to link guest namespace: {err}"));
@@ -154,23 +151,18 @@ impl JobExec {
         let ranks = job.ranks.clone();
         self.arm_expiration(cx, id);
         for rank in &ranks {
-            if rank == cx.rank() {
-                let report =
-                    move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
-                agent::start_local(cx, body.clone(), report);
-            } else {
-                let report =
-                    move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
-                agent::start_remote(cx, rank, body.clone(), report);
-            }
+            let report = move |me: &mut JobExec, cx: &mut Cx<'_>, report| me.on_report(cx, id, rank, report);
+            agent::start(cx, rank, body.clone(), report);
         }
     }
 
-    fn start_body(&self, multiuser: bool, request: &StartRequest) -> Result<bytes::Bytes, serde_json::Error> {
+    fn start_body(&self, job: &Job, request: &StartRequest) -> Result<bytes::Bytes, serde_json::Error> {
         let shell = self.config.job_shell.clone();
         let id = request.id.0.to_string();
+        let outlives = job.outliving.on;
         let argv = match &self.config.imp {
-            Some(imp) if multiuser => vec![imp.clone(), "exec".to_owned(), shell, id],
+            Some(imp) if job.multiuser => vec![imp.clone(), "exec".to_owned(), shell, id],
+            _ if outlives => vec![shell, "--reconnect".to_owned(), id],
             _ => vec![shell, id],
         };
         let document = Document {
@@ -178,7 +170,12 @@ impl JobExec {
             r: &request.r,
             j: request.j.as_deref(),
         };
-        agent::start_body(&StartHeader { id: request.id, argv }, &document)
+        let header = StartHeader {
+            id: request.id,
+            argv,
+            outlives,
+        };
+        agent::start_body(&header, &document)
     }
 
     /// Writes what is pending of the exec eventlog.
@@ -207,7 +204,7 @@ impl JobExec {
 
     // ---- reports --------------------------------------------------------------------------------------
 
-    fn on_report(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, report: ShellReport) {
+    pub(super) fn on_report(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, report: ShellReport) {
         let Some(job) = self.jobs.get_mut(&id) else {
             if let ShellReport::Ended(end) = &report
                 && !end.output.is_empty()
@@ -218,9 +215,16 @@ impl JobExec {
         };
         match report {
             ShellReport::Started => {
-                if job.shell_started(rank) {
+                let first = job.shell_started(rank);
+                // found while it is being ended: it did not hear the signal
+                let late = job.outliving.reattached && job.exception && job.active.contains(rank);
+                if first {
                     manager::exec_event(cx, id, ExecEvent::Start);
                 }
+                if late {
+                    agent::kill(cx, rank, id, self.config.term_signal.number());
+                }
+                self.rank_answered(cx, id, rank);
             }
             ShellReport::Ended(end) => {
                 if !end.output.is_empty() {
@@ -233,9 +237,24 @@ impl JobExec {
                     );
                     log_output(cx, id, rank, &end.output);
                 }
-                self.shell_ended(cx, id, rank, end.status);
+                self.rank_answered(cx, id, rank);
+                match end.status {
+                    Some(status) => self.shell_ended(cx, id, rank, status),
+                    None => self.shell_was_silent(cx, id, rank),
+                }
             }
-            ShellReport::Failed(err) => self.shell_failed(cx, id, rank, &err),
+            ShellReport::Failed(err) => {
+                let asked = job.outliving.asked.contains(rank);
+                match err.errnum {
+                    errno::EHOSTUNREACH if self.await_return(cx, id, rank) => {}
+                    errno::EHOSTUNREACH => self.node_failed(cx, id, rank),
+                    errno::ENOENT if asked => {
+                        self.rank_answered(cx, id, rank);
+                        self.shell_not_found(cx, id, rank);
+                    }
+                    _ => self.shell_failed(cx, id, rank, &err),
+                }
+            }
         }
     }
 
@@ -246,7 +265,8 @@ impl JobExec {
             return;
         }
         let alone = job.size() == 1;
-        let before_barrier = job.barrier.passed == 0 && !job.exception;
+        // of a job that ran before nobody knows for sure
+        let before_barrier = job.barrier.passed == 0 && !job.exception && !job.outliving.reattached;
         let signal = WaitStatus(status).signal();
         if !alone {
             self.break_barrier(cx, id);
@@ -277,7 +297,7 @@ impl JobExec {
 
     /// A shell is gone while others run: fatal when it was critical, else the job goes on with an exception.
     /// Either way the leader shell is told, so that it does not wait for the lost one.
-    fn lost_shell(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, fatal: &str, not_fatal: &str) {
+    pub(super) fn lost_shell(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, fatal: &str, not_fatal: &str) {
         let Some(job) = self.jobs.get(&id) else { return };
         let critical = job.is_critical(rank) || job.ranks.first() == Some(rank);
         if !critical {
@@ -295,7 +315,7 @@ impl JobExec {
         }
     }
 
-    fn tell_leader(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32) {
+    pub(super) fn tell_leader(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32) {
         let Some(job) = self.jobs.get(&id) else { return };
         let Some(leader) = job.ranks.first().filter(|leader| job.active.contains(*leader)) else {
             return;
@@ -309,37 +329,40 @@ impl JobExec {
         cx.notify(req);
     }
 
-    /// A shell could not be started, or its node is lost.
+    /// A node is lost, and its shell with it.
+    pub(super) fn node_failed(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.shell_ended(rank, None) {
+            return;
+        }
+        job.status = job.status.max(UNREACHABLE);
+        let (host, shell_rank) = (job.host(rank), job.shell_rank(rank));
+        self.break_barrier(cx, id);
+        let fatal = format!("node failure on {host} (rank {rank})");
+        let not_fatal = format!("node failure on {host} (shell rank {shell_rank})");
+        self.rank_answered(cx, id, rank);
+        self.lost_shell(cx, id, rank, &fatal, &not_fatal);
+        self.check_complete(cx, id);
+    }
+
+    /// A shell could not be started.
     fn shell_failed(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32, err: &RpcError) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if !job.shell_ended(rank, None) {
             return;
         }
-        let (host, shell_rank) = (job.host(rank), job.shell_rank(rank));
+        let host = job.host(rank);
         job.status = job.status.max(match err.errnum {
             errno::EPERM | errno::EACCES => NOT_EXECUTABLE,
-            errno::EHOSTUNREACH => UNREACHABLE,
             _ => NOT_FOUND,
         });
         self.break_barrier(cx, id);
-        match err.errnum {
-            errno::EHOSTUNREACH => {
-                let fatal = format!("node failure on {host} (rank {rank})");
-                let not_fatal = format!("node failure on {host} (shell rank {shell_rank})");
-                self.lost_shell(cx, id, rank, &fatal, &not_fatal);
-            }
-            errno::ENOSYS => {
-                self.fatal(
-                    cx,
-                    id,
-                    &format!("rexec service is not loaded on {host} (rank {rank})"),
-                );
-            }
-            _ => {
-                let text = format!("job shell exec error on broker {host} (rank {rank}): {err}");
-                self.fatal(cx, id, &text);
-            }
-        }
+        let text = if err.errnum == errno::ENOSYS {
+            format!("rexec service is not loaded on {host} (rank {rank})")
+        } else {
+            format!("job shell exec error on broker {host} (rank {rank}): {err}")
+        };
+        self.fatal(cx, id, &text);
         self.check_complete(cx, id);
     }
 

@@ -7,6 +7,7 @@ use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,6 +16,8 @@ const METHODS: &[Method] = &[
     Method::user("critical-ranks"),
     Method::user("shell-barrier"),
     Method::user("shell-exit"),
+    Method::user("shell-hello"),
+    Method::owner("agent-hello"),
     Method::owner("expiration"),
     Method::owner("override"),
 ];
@@ -24,6 +27,42 @@ const METHODS: &[Method] = &[
 pub struct JobExec {
     pub(super) config: Config,
     pub(super) jobs: HashMap<JobId, Job>,
+    /// Shells' last words that wait until the job's end is written down.
+    pub(super) unanswered: HashMap<JobId, Vec<Message>>,
+    /// Until the job manager has told of all jobs of a former run: what may concern one of them waits.
+    pub(super) early: Option<Vec<Message>>,
+    /// The instance shuts down: nodes leave, and that is no failure.
+    pub(super) leaving: bool,
+}
+
+/// The state in which an instance begins to shut down, as `state-machine.monitor` numbers it.
+const STATE_SHUTDOWN: u32 = 7;
+
+#[derive(Deserialize)]
+struct StateResponse {
+    state: u32,
+}
+
+impl JobExec {
+    fn handle(&mut self, cx: &mut Cx<'_>, req: Message) {
+        match req.topic.method() {
+            "shell-barrier" => self.on_barrier(cx, req),
+            "shell-exit" => self.on_shell_exit(cx, req),
+            "shell-hello" => self.on_shell_hello(cx, &req),
+            "agent-hello" => self.on_agent_hello(cx, &req),
+            "critical-ranks" => self.on_critical_ranks(cx, &req),
+            "expiration" => self.on_expiration_request(cx, &req),
+            "override" => self.on_override(cx, &req),
+            _ => cx.fail(&req, errno::ENOSYS, ""),
+        }
+    }
+
+    /// The job manager has told of all jobs that ran before: the others are over.
+    pub(super) fn on_restored(&mut self, cx: &mut Cx<'_>) {
+        for req in self.early.take().into_iter().flatten() {
+            self.handle(cx, req);
+        }
+    }
 }
 
 impl Service for JobExec {
@@ -36,19 +75,22 @@ impl Service for JobExec {
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         self.config = Config::read(&cx.config)?;
+        self.early = cx.provides(manager::SERVICE).then(Vec::new);
         manager::exec_hello(cx);
+        let req = cx.request_any("state-machine.monitor", &json!({ "final": STATE_SHUTDOWN }));
+        cx.rpc_stream(req, |me: &mut JobExec, _, result| {
+            let state = result.and_then(|msg| Ok(msg.payload_json::<StateResponse>()?));
+            me.leaving |= state.is_ok_and(|body| body.state >= STATE_SHUTDOWN);
+        });
         Ok(())
     }
 
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
-        match req.topic.method() {
-            "shell-barrier" => self.on_barrier(cx, req),
-            "shell-exit" => self.on_shell_exit(cx, &req),
-            "critical-ranks" => self.on_critical_ranks(cx, &req),
-            "expiration" => self.on_expiration_request(cx, &req),
-            "override" => self.on_override(cx, &req),
-            _ => cx.fail(&req, errno::ENOSYS, ""),
+        if let Some(early) = &mut self.early {
+            early.push(req);
+            return;
         }
+        self.handle(cx, req);
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {

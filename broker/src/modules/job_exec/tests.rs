@@ -37,6 +37,7 @@ fn start(hub: &mut TestHub, id: u64, ranks: &str, test: Option<Value>, expiratio
             jobspec: Rc::new(jobspec),
             r: Rc::new(r),
             reattach: false,
+            finished: false,
             j: None,
         };
         assert!(api::start(cx, request));

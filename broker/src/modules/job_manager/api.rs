@@ -3,6 +3,7 @@
 //! Every call is queued and runs after the caller's turn; calls of one service arrive in order.
 
 use super::JobManager;
+use super::commit::After;
 use crate::service::{Cx, RpcError, Service};
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::JobId;
@@ -154,6 +155,13 @@ pub(super) type Deliver = Box<dyn FnMut(&mut Cx<'_>, Rc<[JobEvent]>)>;
 /// Reports an event of a job's execution.
 pub fn exec_event(cx: &mut Cx<'_>, id: JobId, event: ExecEvent) {
     cx.to::<JobManager>(SERVICE, move |jobs, cx| jobs.on_exec_event(cx, id, event));
+}
+
+/// Calls when all events reported so far are kept: in the KVS and, those that must be, on stable storage.
+pub fn when_kept(cx: &mut Cx<'_>, call: impl FnOnce(&mut Cx<'_>) + 'static) {
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+        jobs.batch(cx).after(After::Call(Box::new(move |_, cx| call(cx))));
+    });
 }
 
 /// Tells that job-exec is ready: jobs that wait for it are started, running ones are started with `reattach`.

@@ -89,6 +89,7 @@ impl JobManager {
             jobspec,
             r,
             reattach: job.marks.reattach,
+            finished: job.marks.finished,
             j,
         };
         if self.executor.start(cx, request) {
@@ -121,6 +122,9 @@ impl JobManager {
             self.debug_event(cx, id, "start-lost");
         }
         self.drive_all(cx);
+        // the starts wait for the same commit, and come before this
+        self.batch(cx)
+            .after(After::Call(Box::new(|me, cx| me.executor.restored(cx))));
     }
 
     /// Drives all active jobs, after something changed for all of them.

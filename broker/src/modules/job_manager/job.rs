@@ -96,6 +96,8 @@ pub(super) struct Marks {
     pub(super) immutable: bool,
     /// `start` was seen.
     pub(super) started: bool,
+    /// `finish` was seen.
+    pub(super) finished: bool,
     /// R is booked with the scheduler.
     pub(super) has_resources: bool,
     /// Shells may exist since before a restart.
@@ -209,6 +211,7 @@ impl Job {
             }
             Event::Start => self.marks.started = true,
             Event::Finish { status } => {
+                self.marks.finished = true;
                 self.end.get_or_insert(End::Finish { status: *status });
             }
             Event::Release { last: true, .. } => self.exec = Exec::Done,

@@ -65,6 +65,8 @@ pub(crate) trait Executor {
     fn exception(&mut self, cx: &mut Cx<'_>, id: JobId, severity: u8, kind: &str, wait_status: Option<i64>);
     /// Tells of another time limit.
     fn expiration(&mut self, cx: &mut Cx<'_>, id: JobId, expiration: f64);
+    /// Tells that it has been asked for all jobs which had been started before.
+    fn restored(&mut self, cx: &mut Cx<'_>);
 }
 
 /// The scheduler module of this broker.
@@ -96,6 +98,10 @@ impl Executor for LocalExecutor {
 
     fn expiration(&mut self, cx: &mut Cx<'_>, id: JobId, expiration: f64) {
         job_exec::api::expiration(cx, id, expiration);
+    }
+
+    fn restored(&mut self, cx: &mut Cx<'_>) {
+        job_exec::api::restored(cx);
     }
 }
 

@@ -4,9 +4,11 @@
 //! there is no thread per process.
 
 pub mod agent;
+mod claims;
 mod process;
 mod requests;
 mod service;
+mod shells;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! The actor.
 
-use super::agent::{self, Shells};
+use super::agent;
 use super::process::Process;
+use super::shells::Shells;
 use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::msg::Message;
@@ -17,9 +18,14 @@ const REXEC: &[Method] = &[
     Method::owner("wait"),
     Method::owner("list"),
 ];
-const AGENT: &[Method] = &[Method::owner("start"), Method::owner("kill")];
+const AGENT: &[Method] = &[
+    Method::owner("start"),
+    Method::owner("attach"),
+    Method::owner("kill"),
+];
 
-/// The state in which a broker takes leave, as `state-machine.monitor` numbers it.
+/// States in which a broker runs and takes leave, as `state-machine.monitor` numbers them.
+const STATE_RUN: u32 = 5;
 const STATE_GOODBYE: u32 = 9;
 
 #[derive(Deserialize)]
@@ -48,7 +54,7 @@ impl Rexec {
 
     /// Kills everything that still runs.
     fn kill_all(&mut self, cx: &mut Cx<'_>) {
-        self.kill_shells();
+        self.leave_shells();
         for process in self.processes.values() {
             if let Err(err) = process.kill(9) {
                 cx.log_as_me(3, &format!("pid {}: {err}", process.pid));
@@ -60,6 +66,7 @@ impl Rexec {
     pub(super) fn check_stopped(&mut self, cx: &mut Cx<'_>) {
         if self.stopping && self.is_idle() {
             self.stopping = false;
+            self.close_claims();
             cx.stopped();
         }
     }
@@ -80,7 +87,8 @@ impl Service for Rexec {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
-        // nothing that was started here outlives the instance
+        self.shells = Shells::new(cx.attrs.get("rundir").unwrap_or("."), cx.rank());
+        // what was started here ends with the broker, but for shells that find the next one
         let req = cx.request(
             "state-machine.monitor",
             cx.rank(),
@@ -88,8 +96,13 @@ impl Service for Rexec {
         );
         cx.rpc_stream(req, |me: &mut Rexec, cx, result| {
             let state = result.and_then(|msg| Ok(msg.payload_json::<StateResponse>()?));
-            if state.is_ok_and(|body| body.state >= STATE_GOODBYE) {
-                me.kill_all(cx);
+            match state.map(|body| body.state) {
+                Ok(STATE_RUN) => me.say_hello(cx),
+                Ok(STATE_GOODBYE..) => {
+                    me.kill_all(cx);
+                    me.close_claims();
+                }
+                _ => {}
             }
         });
         Ok(())
@@ -98,6 +111,7 @@ impl Service for Rexec {
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
         match req.topic.as_str() {
             "job-exec-agent.start" => self.on_agent_start(cx, req),
+            "job-exec-agent.attach" => self.on_agent_attach(cx, req),
             "job-exec-agent.kill" => self.on_agent_kill(cx, &req),
             "rexec.exec" => self.on_exec(cx, &req),
             "rexec.attach" => self.on_attach(cx, req),
@@ -121,6 +135,9 @@ impl Service for Rexec {
     fn stop(&mut self, cx: &mut Cx<'_>) -> bool {
         self.kill_all(cx);
         self.stopping = !self.is_idle();
+        if !self.stopping {
+            self.close_claims();
+        }
         !self.stopping
     }
 }

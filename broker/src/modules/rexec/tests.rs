@@ -214,14 +214,18 @@ fn a_shell_gets_its_document_and_is_reported() {
         .map(str::to_owned)
         .to_vec();
     let body = agent::start_body(
-        &StartHeader { id: JobId(7), argv },
+        &StartHeader {
+            id: JobId(7),
+            argv,
+            outlives: false,
+        },
         &json!({"jobspec": {}, "R": {}}),
     )
     .unwrap();
     let reports = Rc::new(RefCell::new(Vec::new()));
     let sink = reports.clone();
     hub.with_probe(move |cx| {
-        agent::start_local(cx, body, move |_: &mut Probe, _, report| {
+        agent::start(cx, 0, body, move |_: &mut Probe, _, report| {
             sink.borrow_mut().push(report)
         });
     });
@@ -232,7 +236,7 @@ fn a_shell_gets_its_document_and_is_reported() {
     let Some(ShellReport::Ended(end)) = reports.last() else {
         panic!("no end")
     };
-    assert_eq!(end.status, 768);
+    assert_eq!(end.status, Some(768));
     assert_eq!(
         end.output,
         "{\"version\":1,\"id\":7,\"broker_rank\":0,\"jobid_path\":\"/\",\"jobspec\":{},\"R\":{}} job-7\n"
@@ -245,11 +249,19 @@ fn a_killed_shell_leaves_no_task_behind() {
     let ready = tempfile::NamedTempFile::new().unwrap();
     let script = format!("sleep 60 & echo $! >{}; wait", ready.path().display());
     let argv = vec!["/bin/sh".to_owned(), "-c".to_owned(), script];
-    let body = agent::start_body(&StartHeader { id: JobId(8), argv }, &json!({"jobspec": {}})).unwrap();
+    let body = agent::start_body(
+        &StartHeader {
+            id: JobId(8),
+            argv,
+            outlives: false,
+        },
+        &json!({"jobspec": {}}),
+    )
+    .unwrap();
     let end = Rc::new(RefCell::new(None));
     let sink = end.clone();
     hub.with_probe(move |cx| {
-        agent::start_local(cx, body, move |_: &mut Probe, _, report| {
+        agent::start(cx, 0, body, move |_: &mut Probe, _, report| {
             if let ShellReport::Ended(report) = report {
                 *sink.borrow_mut() = Some(report);
             }
@@ -265,7 +277,7 @@ fn a_killed_shell_leaves_no_task_behind() {
     hub.with_probe(|cx| agent::kill(cx, 0, JobId(8), 9));
     let seen = end.clone();
     hub.run_until(move || seen.borrow().is_some());
-    assert_eq!(end.borrow().as_ref().map(|end| end.status), Some(9));
+    assert_eq!(end.borrow().as_ref().and_then(|end| end.status), Some(9));
     // the signal was sent before the report; the kernel ends the task a moment later
     hub.run_until(move || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -210,6 +210,8 @@ impl Executor for FakeExecutor {
     fn expiration(&mut self, _cx: &mut Cx<'_>, id: JobId, expiration: f64) {
         self.0.borrow_mut().expirations.push((id, expiration));
     }
+
+    fn restored(&mut self, _: &mut Cx<'_>) {}
 }
 
 /// Reports a job's start and end.
