@@ -1,4 +1,5 @@
-//! Service `heartbeat`: who gives the instance its pulse? Rank 0 publishes `heartbeat.pulse` every period.
+//! Service `heartbeat`: who gives the instance its pulse? Rank 0 publishes `heartbeat.pulse` every period; the others
+//! leave a parent from which it has not come for too long (flux-core: modules/heartbeat, behaviour).
 
 use crate::service::{Cx, Interface, RpcError, Service, TimerId};
 use flux_formats::errno;
@@ -6,7 +7,7 @@ use flux_formats::fsd::Fsd;
 use flux_formats::msg::Message;
 use serde_json::{Value, json};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The `heartbeat` module.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub struct Heartbeat {
     warn_thresh: u64,
     count: u64,
     timer: Option<TimerId>,
+    /// When a follower heard the last pulse.
+    heard: Option<Instant>,
+    /// The log says that the pulse does not come.
+    overdue: bool,
 }
 
 impl Default for Heartbeat {
@@ -26,6 +31,8 @@ impl Default for Heartbeat {
             warn_thresh: 3,
             count: 0,
             timer: None,
+            heard: None,
+            overdue: false,
         }
     }
 }
@@ -50,7 +57,16 @@ impl Heartbeat {
                 }),
         };
         let period = duration("period", self.period)?;
-        let timeout = duration("timeout", self.timeout)?;
+        let timeout = match table.get("timeout").and_then(Value::as_str) {
+            Some("0" | "infinity" | "inf" | "none") => Duration::MAX,
+            _ => duration("timeout", self.timeout)?,
+        };
+        if timeout < period.saturating_mul(2) {
+            return Err(RpcError::new(
+                errno::EINVAL,
+                "heartbeat.timeout must be >= 2*heartbeat.period, infinity, or 0",
+            ));
+        }
         if let Some(value) = table.get("warn_thresh") {
             self.warn_thresh = value.as_u64().ok_or_else(|| {
                 RpcError::new(
@@ -73,6 +89,34 @@ impl Heartbeat {
     }
 }
 
+impl Heartbeat {
+    /// A follower looks whether the leader's pulse still comes: a parent that does not pass it on is of no use.
+    fn check_pulse(&mut self, cx: &mut Cx<'_>) {
+        let silence = self.heard.map_or(Duration::ZERO, |heard| heard.elapsed());
+        let patience = self
+            .period
+            .saturating_mul(u32::try_from(self.warn_thresh).unwrap_or(u32::MAX));
+        let overdue = silence > patience;
+        if overdue != self.overdue {
+            self.overdue = overdue;
+            let text = if overdue {
+                "heartbeat overdue"
+            } else {
+                "heartbeat received"
+            };
+            cx.log_as_me(4, text);
+        }
+        if silence > self.timeout {
+            let reason = format!("no heartbeat for {}", Fsd::from(silence));
+            let req = cx.request_any("overlay.disconnect-parent", &json!({ "reason": reason }));
+            cx.notify(req);
+            self.heard = None;
+            return;
+        }
+        self.timer = Some(cx.timer(self.period, |me: &mut Heartbeat, cx| me.check_pulse(cx)));
+    }
+}
+
 impl Service for Heartbeat {
     fn interfaces(&self) -> Vec<Interface> {
         vec![Interface {
@@ -86,12 +130,21 @@ impl Service for Heartbeat {
         self.configure(&config)?;
         if cx.rank() == 0 {
             self.timer = Some(cx.timer(self.period, |me: &mut Heartbeat, cx| me.pulse(cx)));
+        } else {
+            cx.subscribe("heartbeat.pulse");
+            self.heard = Some(Instant::now());
+            self.timer = Some(cx.timer(self.period, |me: &mut Heartbeat, cx| me.check_pulse(cx)));
         }
         Ok(())
     }
 
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
         cx.fail(&req, errno::ENOSYS, "");
+    }
+
+    fn on_event(&mut self, _cx: &mut Cx<'_>, _event: &Message) {
+        self.count += 1;
+        self.heard = Some(Instant::now());
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {

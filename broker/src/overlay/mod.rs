@@ -19,9 +19,12 @@ pub use status::SubtreeStatus;
 use std::time::Duration;
 
 /// Returns how often peers prove that they live, and after which silence they are lost.
+///
+/// A broker that is stopped or stuck is not lost: its kernel still acknowledges, it is torpid, and may come round. One
+/// whose host is gone does not acknowledge the proofs, and `tcp_user_timeout` ends it.
 pub fn heartbeat() -> flux_zmtp::Heartbeat {
     flux_zmtp::Heartbeat {
         interval: Duration::from_secs(4),
-        timeout: Duration::from_secs(12),
+        timeout: Duration::from_secs(300),
     }
 }

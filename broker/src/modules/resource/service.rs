@@ -231,6 +231,7 @@ impl Resource {
                     .append(cx, name, &json!({ "idset": ranks.to_string() }), None);
             }
         }
+        self.changed(cx);
     }
 
     /// Tells the scheduler and those who wait for brokers what follows from a change.

@@ -103,6 +103,7 @@ impl State {
         let Some(r) = &self.r else { return IdSet::default() };
         r.ranks()
             .intersection(&self.online())
+            .difference(&self.torpid)
             .difference(&self.drained())
             .difference(&self.exclude)
     }
