@@ -1,10 +1,12 @@
 //! `kill -9`: what happens to the others when a broker dies without a word? (acceptance 8)
 
+use std::collections::HashSet;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use flux_client::NODEID_ANY;
 use flux_formats::errno;
-use flux_tests::{Instance, Random, alive, scaled, wait_for};
+use flux_tests::{Instance, Random, alive, kills, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -84,60 +86,173 @@ fn followers_end_when_the_leader_is_killed() {
     assert_ne!(code, 0);
 }
 
-/// Acceptance 8: followers, shells and clients are killed at random points; the instance goes on.
+/// What the kill test knows of what it has done.
+struct Killing {
+    flux: Instance,
+    random: Random,
+    /// Ranks that may be killed.
+    followers: Vec<u32>,
+    /// Jobs that were acknowledged.
+    jobs: Vec<String>,
+    clients: Vec<std::process::Child>,
+}
+
+impl Killing {
+    fn flux_program() -> String {
+        flux_tests::bindir().join("flux").to_string_lossy().into_owned()
+    }
+
+    /// Submits some jobs that say that they ran, and starts a client that waits for its own.
+    fn more_work(&mut self) {
+        let script = "echo $FLUX_JOB_ID >>ran; sleep 0.2";
+        let output = self.flux.run(&["submit", "--cc=1-3", "sh", "-c", script]);
+        self.jobs
+            .extend(output.ok().lines().into_iter().map(str::to_owned));
+        let mut command = self.flux.command(&Self::flux_program());
+        command.args(["run", "-n2", "sh", "-c", "echo hello; sleep 0.3"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.clients.push(command.spawn().unwrap());
+    }
+
+    /// Kills a process of the sandbox whose command contains a text, if there is one.
+    fn kill_process(&mut self, text: &str) {
+        let found = self.flux.sandbox().processes();
+        let found: Vec<_> = found
+            .iter()
+            .filter(|process| process.command.contains(text))
+            .collect();
+        if !found.is_empty() {
+            flux_tests::kill(found[self.random.below(found.len())].pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Kills a follower while a job runs there: the job gets the original's exception, the node is lost.
+    fn kill_follower(&mut self) {
+        let at = self.random.below(self.followers.len());
+        let rank = self.followers.swap_remove(at);
+        let requires = format!("--requires=rank:{rank}");
+        let id = self
+            .flux
+            .run(&["submit", &requires, "sleep", "1000"])
+            .ok()
+            .line()
+            .to_owned();
+        self.flux
+            .run(&["job", "wait-event", "-t", "30", &id, "start"])
+            .ok();
+        self.flux.signal(rank, Signal::SIGKILL);
+        self.flux
+            .run(&["job", "wait-event", "-t", "30", &id, "clean"])
+            .ok();
+        let log = self.flux.run(&["job", "eventlog", &id]);
+        log.ok().says(&format!("(rank {rank})")).says("node failure on ");
+        assert_eq!(
+            log.stdout.matches(" exception ").count(),
+            1,
+            "one exception: {log}"
+        );
+        self.flux
+            .run(&["ping", "-c1", &rank.to_string()])
+            .fails()
+            .complains("No route to host");
+        let status = self.flux.run(&["overlay", "status", "--no-pretty"]);
+        let word = rank.to_string();
+        let lines = status.lines();
+        let line = lines
+            .iter()
+            .find(|line| line.split_whitespace().next() == Some(&word));
+        assert!(
+            line.is_some_and(|line| line.contains("lost")),
+            "rank {rank}: {status}"
+        );
+        self.jobs.push(id);
+    }
+}
+
+/// Acceptance 8: followers, shells, tasks and clients are killed at random points; the instance goes on, and every
+/// acknowledged job comes to its end, once. `FLUX_TEST_KILLS` sets how many are killed, `FLUX_TEST_SEED` repeats a run.
 #[test]
 fn random_kills_do_not_stop_the_instance() {
-    let mut random = Random::from_env();
-    let kills = scaled(200, 12);
-    let followers = scaled(10, 3);
-    let size = u32::try_from(followers + 2).unwrap();
-    let flux = Instance::builder(size).option("--test-exit-mode=leader").boot();
-    let mut victims: Vec<u32> = (2..size).collect();
+    let random = Random::from_env();
+    let kills = kills(40);
+    let followers = u32::try_from(kills / 10).unwrap();
+    let size = followers + 2;
+    let flux = Instance::builder(size)
+        .option("--test-exit-mode=leader")
+        .deadline(Duration::from_secs(120))
+        .boot();
+    let mut test = Killing {
+        flux,
+        random,
+        followers: (2..size).collect(),
+        jobs: Vec::new(),
+        clients: Vec::new(),
+    };
     for round in 0..kills {
-        let mut command = flux.command(&flux_tests::bindir().join("flux").to_string_lossy());
-        command.args(["run", "-n2", "sh", "-c", "sleep 0.1"]);
-        command
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
-        let mut client = command.spawn().unwrap();
-        flux.run(&["ping", "-c", &(1 + random.below(20)).to_string(), "-i0", "0"])
-            .ok();
-        match random.below(if victims.is_empty() { 2 } else { 3 }) {
-            0 => client.kill().unwrap(),
-            1 => kill_one_shell(&flux, &mut random),
-            _ if round % (kills / followers).max(1) == 0 => {
-                let rank = victims.swap_remove(random.below(victims.len()));
-                flux.signal(rank, Signal::SIGKILL);
-                flux.wait_until(
-                    &["ping", "-c1", &rank.to_string()],
-                    Duration::from_secs(20),
-                    |output| output.stderr.contains("No route to host"),
-                );
+        test.more_work();
+        let pings = (1 + test.random.below(20)).to_string();
+        test.flux.run(&["ping", "-c", &pings, "-i0.005", "0"]).ok();
+        if round % 10 == 9 {
+            test.kill_follower();
+        } else {
+            match test.random.below(3) {
+                0 => {
+                    let at = test.random.below(test.clients.len());
+                    test.clients[at].kill().unwrap();
+                }
+                1 => test.kill_process("flux-shell"),
+                _ => test.kill_process("sleep 0."),
             }
-            _ => {}
         }
-        let _code = wait_for("the client ends", Duration::from_secs(60), || {
+        for rank in [0, 1] {
+            assert!(alive(test.flux.pid(rank)), "round {round}: {}", test.flux.log());
+        }
+    }
+    let Killing {
+        flux,
+        jobs,
+        mut clients,
+        ..
+    } = test;
+    for client in &mut clients {
+        wait_for("the client ends", Duration::from_secs(60), || {
             client.try_wait().unwrap()
         });
-        assert!(
-            alive(flux.pid(0)) && alive(flux.pid(1)),
-            "round {round}: {}",
-            flux.log()
-        );
     }
+    flux.run(&["queue", "drain", "--timeout=60s"]).ok();
+    every_job_has_ended_once(&flux, &jobs);
+    // the instance is as useful as before, on the nodes that are left
     flux.run(&["run", "-N2", "--requires=rank:0-1", "true"]).ok();
 }
 
-fn kill_one_shell(flux: &Instance, random: &mut Random) {
-    let shells: Vec<_> = flux
-        .sandbox()
-        .processes()
-        .into_iter()
-        .filter(|p| p.command.contains("flux-shell"))
-        .collect();
-    if !shells.is_empty() {
-        flux_tests::kill(shells[random.below(shells.len())].pid, Signal::SIGKILL);
+/// Checks that the acknowledged jobs are there, inactive, with one `clean` event, and ran at most once.
+fn every_job_has_ended_once(flux: &Instance, jobs: &[String]) {
+    let listed = flux.run(&["jobs", "-ac0", "-no", "{id} {state}"]);
+    let lines: Vec<&str> = listed.ok().lines();
+    let unique: HashSet<&str> = lines.iter().copied().collect();
+    assert_eq!(unique.len(), lines.len(), "no job is listed twice");
+    for id in jobs {
+        assert!(
+            unique.contains(format!("{id} INACTIVE").as_str()),
+            "{id}: {listed}"
+        );
+        let log = flux.run(&["job", "eventlog", id]);
+        assert_eq!(log.ok().stdout.matches(" clean").count(), 1, "{id}: {log}");
     }
+    let ran = std::fs::read_to_string(flux.sandbox().workdir().join("ran")).unwrap_or_default();
+    let ran: Vec<&str> = ran.lines().collect();
+    let once: HashSet<&str> = ran.iter().copied().collect();
+    assert_eq!(once.len(), ran.len(), "no job ran twice");
+    let mut handle = flux.handle(0);
+    let stats: serde_json::Value = handle.call_empty("job-list.job-stats", NODEID_ANY).unwrap();
+    let states = &stats["job_states"];
+    assert_eq!(states["inactive"], lines.len(), "{stats}");
+    assert_eq!(states["total"], lines.len(), "{stats}");
+    let ended: u64 = ["successful", "failed"]
+        .iter()
+        .filter_map(|key| stats[key].as_u64())
+        .sum();
+    assert_eq!(ended, u64::try_from(lines.len()).unwrap(), "{stats}");
 }
 
 /// A node failure gives its jobs the exception of the original.
@@ -155,5 +270,39 @@ fn jobs_of_a_lost_node_get_an_exception() {
     flux.signal(2, Signal::SIGKILL);
     flux.run(&["job", "wait-event", "-t", "40", &id, "clean"]).ok();
     let log = flux.run(&["job", "eventlog", &id]);
-    log.ok().says("exception type=\"exec\" severity=0");
+    log.ok()
+        .says("exception type=\"exec\" severity=0")
+        .says("node failure on ")
+        .says("(rank 2)");
+    assert_eq!(log.stdout.matches(" exception ").count(), 1, "{log}");
+}
+
+/// The other shells of a job that loses a node have nothing to add to its exception, whenever that is.
+#[test]
+fn a_parallel_job_that_loses_a_node_gets_one_exception() {
+    let flux = Instance::builder(4).option("--test-exit-mode=leader").boot();
+    for (victim, when) in [(3, "start"), (2, "shell.start")] {
+        let ranks = format!("--requires=rank:0-{victim}");
+        let nodes = format!("-N{}", victim + 1);
+        let id = flux
+            .run(&["submit", &nodes, &ranks, "sleep", "1000"])
+            .ok()
+            .line()
+            .to_owned();
+        let mut wait = vec!["job", "wait-event", "-t", "20"];
+        if when.contains('.') {
+            wait.extend(["-p", "exec"]);
+        }
+        wait.extend([id.as_str(), when]);
+        flux.run(&wait).ok();
+        flux.signal(victim, Signal::SIGKILL);
+        flux.run(&["job", "wait-event", "-t", "40", &id, "clean"]).ok();
+        let log = flux.run(&["job", "eventlog", &id]);
+        log.ok().says(&format!("(rank {victim})"));
+        assert_eq!(
+            log.stdout.matches(" exception ").count(),
+            1,
+            "after {when}: {log}"
+        );
+    }
 }

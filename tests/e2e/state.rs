@@ -66,3 +66,46 @@ fn acknowledged_jobs_survive_a_kill() {
     output.says("Scheduling is stopped");
     assert_eq!(output.stdout.matches("end COMPLETED").count(), 200, "{output}");
 }
+
+/// F171, F267: what 0.88 does after a crash. It says so, and stops the queues when the configuration wants that.
+#[test]
+fn a_crash_is_told_and_queues_may_stop() {
+    let mut flux = Instance::builder(1).persistent().boot();
+    flux.run(&["startlog", "--check", "--quiet"]).ok();
+    assert!(
+        !flux
+            .run(&["dmesg"])
+            .ok()
+            .stdout
+            .contains("not shut down properly")
+    );
+    flux.crash();
+    flux.boot_again();
+    flux.run(&["dmesg"]).ok().says("Flux was not shut down properly.");
+    flux.run(&["startlog"]).ok().says("crashed");
+    flux.run(&["startlog", "--check", "--quiet"]).fails();
+    flux.run(&["run", "true"]).ok();
+    flux.end_program();
+    flux.wait_end(flux_tests::DEADLINE);
+    flux.boot_again();
+    assert!(
+        !flux
+            .run(&["dmesg"])
+            .ok()
+            .stdout
+            .contains("not shut down properly")
+    );
+    flux.run(&["startlog", "--check", "--quiet"]).ok();
+    flux.stop();
+    let mut flux = Instance::builder(1)
+        .persistent()
+        .config("[job-manager]\nstop-queues-on-restart = true\n")
+        .boot();
+    flux.run(&["run", "true"]).ok();
+    flux.crash();
+    flux.boot_again();
+    flux.run(&["queue", "status"])
+        .ok()
+        .says("Scheduling is stopped: Automatically stopped due to restart");
+    flux.stop();
+}

@@ -85,3 +85,15 @@ pub fn full_scale() -> bool {
 pub fn scaled(full: usize, ci: usize) -> usize {
     if full_scale() { full } else { ci }
 }
+
+/// Returns how many processes a test shall kill: `FLUX_TEST_KILLS`, else the acceptance list's 200, or fewer in CI.
+///
+/// # Panics
+/// When `FLUX_TEST_KILLS` is not a number.
+#[must_use]
+pub fn kills(ci: usize) -> usize {
+    match std::env::var("FLUX_TEST_KILLS") {
+        Ok(text) => text.parse().expect("FLUX_TEST_KILLS is a number"),
+        Err(_) => scaled(200, ci),
+    }
+}

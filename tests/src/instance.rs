@@ -1,6 +1,6 @@
 //! How does a test get a running instance? Brokers through `flux start`, an initial program that waits for its end.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ pub struct Builder {
 pub struct Instance {
     sandbox: Sandbox,
     size: u32,
+    options: Vec<String>,
     start: Option<Child>,
     uri: String,
     pids: Vec<i32>,
@@ -74,6 +75,22 @@ impl Builder {
         self
     }
 
+    /// Keeps run and state directory when the instance ends, for [`Instance::boot_again`].
+    ///
+    /// # Panics
+    /// When the sandbox is not writable.
+    #[must_use]
+    pub fn persistent(self) -> Self {
+        let dir = |name: &str| {
+            let path = self.sandbox.workdir().join(name);
+            std::fs::create_dir(&path).expect("the sandbox is writable");
+            path.display().to_string()
+        };
+        let (run, state) = (dir("run"), dir("state"));
+        self.option(&format!("--test-rundir={run}"))
+            .attr("statedir", &state)
+    }
+
     /// Returns the sandbox, for files that must exist before the boot.
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {
@@ -92,45 +109,15 @@ impl Builder {
             size,
             options,
         } = self;
-        let log = File::create(sandbox.file("log")).expect("the sandbox is writable");
-        let flux = crate::bindir().join("flux");
-        let mut command = sandbox.command(&flux.to_string_lossy());
-        command
-            .args(["start", "-s", &size.to_string()])
-            .args(&options)
-            .args(["sh", "-c", INITIAL]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .process_group(0);
-        let mut child = command.spawn().expect("flux can be run");
-        let stdout = child.stdout.take().expect("standard output is piped");
-        let (ready, line) = channel();
-        // ends with the instance, whose standard output it reads
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(uri) = line.strip_prefix("READY ") {
-                    // nobody waits any longer when the boot took too long
-                    let _late = ready.send(uri.to_owned());
-                }
-            }
-        });
         let mut instance = Instance {
             sandbox,
             size,
-            start: Some(child),
+            options,
+            start: None,
             uri: String::new(),
             pids: Vec::new(),
         };
-        match line.recv_timeout(DEADLINE) {
-            Ok(uri) => instance.uri = uri,
-            Err(_) => panic!(
-                "{size} brokers did not come up with {options:?}:\n{}",
-                instance.log()
-            ),
-        }
-        instance.pids = (0..size).map(|rank| instance.find_pid(rank)).collect();
+        instance.boot_again();
         instance
     }
 }
@@ -151,6 +138,64 @@ impl Instance {
             size,
             options: Vec::new(),
         }
+    }
+
+    /// Boots again after the end, with the same options; the log goes on.
+    ///
+    /// # Panics
+    /// When it does not get there, or has not ended before.
+    #[track_caller]
+    pub fn boot_again(&mut self) {
+        assert!(self.start.is_none(), "the instance runs");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.sandbox.file("log"))
+            .expect("the sandbox is writable");
+        let flux = crate::bindir().join("flux");
+        let mut command = self.sandbox.command(&flux.to_string_lossy());
+        command
+            .args(["start", "-s", &self.size.to_string()])
+            .args(&self.options)
+            .args(["sh", "-c", INITIAL]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .process_group(0);
+        let mut child = command.spawn().expect("flux can be run");
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let (ready, line) = channel();
+        // ends with the instance, whose standard output it reads
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(uri) = line.strip_prefix("READY ") {
+                    // nobody waits any longer when the boot took too long
+                    let _late = ready.send(uri.to_owned());
+                }
+            }
+        });
+        self.start = Some(child);
+        match line.recv_timeout(DEADLINE) {
+            Ok(uri) => self.uri = uri,
+            Err(_) => panic!(
+                "{} brokers did not come up with {:?}:\n{}",
+                self.size,
+                self.options,
+                self.log()
+            ),
+        }
+        self.pids = (0..self.size).map(|rank| self.find_pid(rank)).collect();
+    }
+
+    /// Kills the leader without a word, and waits until all brokers have ended.
+    ///
+    /// # Panics
+    /// When they do not end in time.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        self.signal(0, Signal::SIGKILL);
+        self.wait_end(Duration::from_secs(30));
     }
 
     /// Returns where the instance runs.

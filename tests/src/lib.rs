@@ -8,7 +8,7 @@
 //!
 //! Environment: `FLUX_TEST_BINDIR` names the directory of the programs (default: where cargo put them),
 //! `FLUX_TEST_SCALE=full` runs the counts of the acceptance list instead of the smaller ones of CI,
-//! `FLUX_TEST_SEED` repeats a random run.
+//! `FLUX_TEST_KILLS` sets how many processes the kill tests end, `FLUX_TEST_SEED` repeats a random run.
 #![expect(
     clippy::panic,
     clippy::expect_used,
@@ -18,6 +18,7 @@
 
 mod bins;
 mod caps;
+mod cluster;
 mod instance;
 mod proc;
 mod random;
@@ -25,7 +26,8 @@ mod run;
 mod sandbox;
 
 pub use bins::{bindir, data_file};
-pub use caps::{Capability, full_scale, missing, scaled};
+pub use caps::{Capability, full_scale, kills, missing, scaled};
+pub use cluster::Cluster;
 pub use instance::{Builder, Instance};
 pub use proc::{Process, alive, kill, rss_kib};
 pub use random::Random;
