@@ -1,7 +1,9 @@
 //! How is a stream of bytes cut into the pieces that become events or are written to a file?
 
-/// Longest piece; a line that is longer is cut.
+/// Longest piece of a stream that is not cut into lines.
 pub(crate) const PIECE_MAX: usize = 64 * 1024;
+/// Longest line; one that is longer is cut, and gets a label for each piece.
+const LINE_MAX: usize = 1 << 20;
 
 /// Cuts one stream.
 #[derive(Debug, Default)]
@@ -45,14 +47,15 @@ impl Pieces {
     }
 
     fn next_length(&self, data: &[u8]) -> Option<usize> {
+        let longest = if self.by_line { LINE_MAX } else { PIECE_MAX };
         if self.by_line
-            && let Some(end) = data.iter().take(PIECE_MAX).position(|byte| *byte == b'\n')
+            && let Some(end) = data.iter().take(longest).position(|byte| *byte == b'\n')
         {
             return Some(end + 1);
         }
-        if data.len() >= PIECE_MAX {
-            let head = data.get(..PIECE_MAX).unwrap_or(data);
-            return Some(PIECE_MAX - incomplete_tail(head));
+        if data.len() >= longest {
+            let head = data.get(..longest).unwrap_or(data);
+            return Some(longest - incomplete_tail(head));
         }
         let whole = data.len() - incomplete_tail(data);
         (!self.by_line && whole > 0).then_some(whole)
@@ -113,9 +116,11 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut() {
-        let long = vec![b'x'; PIECE_MAX + 5];
-        let out = cut(true, &[&long]);
-        assert_eq!(out.iter().map(Vec::len).collect::<Vec<_>>(), [PIECE_MAX, 5]);
+        for (by_line, longest) in [(true, LINE_MAX), (false, PIECE_MAX)] {
+            let long = vec![b'x'; longest + 5];
+            let out = cut(by_line, &[&long]);
+            assert_eq!(out.iter().map(Vec::len).collect::<Vec<_>>(), [longest, 5]);
+        }
     }
 
     proptest! {

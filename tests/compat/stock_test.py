@@ -193,6 +193,25 @@ class Kvs(Case):
 
 
 class Content(Case):
+    def test_the_store_has_what_was_told(self):
+        """flux dump --no-cache, flux dump --checkpoint, flux fsck: past the cache, from a root that is new."""
+        for round in range(3):
+            val = {"data": base64.b64encode(b"%d" % round).decode(), "type": "val", "ver": 1}
+            ops = [{"key": "backing.x", "flags": 0, "dirent": val}]
+            self.flux.call("kvs.commit", {"namespace": "primary", "flags": 0, "ops": ops})
+            root = self.flux.call("kvs.getroot", {"namespace": "primary"})["rootref"]
+            digest = bytes.fromhex(root.partition("-")[2])
+            if round == 1:
+                self.flux.rpc("content-backing.validate", nodeid=0, raw=digest)
+            names = json.loads(self.flux.rpc("content-backing.load", nodeid=0, raw=digest).payload)["data"]
+            self.assertIn("backing", names)
+        newest = self.flux.call("content.checkpoint-get")["value"][0]
+        self.assertTrue(newest["rootref"].startswith("sha1-") and newest["sequence"] > 0, newest)
+        for method in ("load", "validate"):
+            with self.assertRaises(RpcError) as caught:
+                self.flux.rpc("content-backing." + method, nodeid=0, raw=bytes(20))
+            self.assertEqual(caught.exception.errnum, errno.ENOENT)
+
     def test_pieces_of_a_file(self):
         """flux archive create --mmap, remove."""
         data = os.urandom(5000)

@@ -13,6 +13,8 @@ use crate::lines::Pieces;
 use crate::options::OptionError;
 use crate::task::{Reader, Stdin, Stream, Task};
 
+/// Size of a terminal before a client tells its own.
+const SIZE_DEFAULT: WinSize = WinSize { rows: 25, cols: 80 };
 /// Output kept for the first client of an interactive terminal, in bytes.
 const BACKLOG_MAX: usize = 1 << 20;
 
@@ -119,6 +121,7 @@ impl Ptys {
     /// Those of [`Pty::open`].
     pub(crate) fn open(&mut self, task: &mut Task) -> std::io::Result<std::ffi::CString> {
         let pty = Pty::open()?;
+        pty.set_winsize(SIZE_DEFAULT)?;
         let copy = || std::os::fd::AsFd::as_fd(&pty).try_clone_to_owned();
         let (reader, client_input, service_input) = (copy()?, copy()?, copy()?);
         fd::set_nonblocking(&pty, true)?;

@@ -226,7 +226,8 @@ fn a_terminal_is_captured() {
 #[test]
 fn a_client_talks_to_an_interactive_terminal() {
     let broker = FakeBroker::start(1, 1);
-    let job = sh("stty size; read line; echo got $line; exit 3").options(json!({"pty": {"interactive": 1}}));
+    let job = sh("stty size; read line; stty size; echo got $line; exit 3")
+        .options(json!({"pty": {"interactive": 1}}));
     let mut shell = job.spawn(&broker, 0);
     broker.wait_log("exec.eventlog", "\"pty\":\"pty.0\"");
     let topic = format!("{}.pty.0", service());
@@ -252,6 +253,12 @@ fn a_client_talks_to_an_interactive_terminal() {
         .filter_map(|r| r.payload_str().ok().map(str::to_owned))
         .collect();
     let all = texts.concat();
+    // a terminal has a size before a client tells its own
+    assert!(
+        all.contains("25 80") || all.matches("30 99").count() == 2,
+        "{all}"
+    );
+    assert!(all.contains("30 99"), "{all}");
     assert!(all.contains("got word"), "{all}");
     assert!(
         all.contains(r#""type":"exit","message":"session exiting","status":768"#),

@@ -7,6 +7,7 @@
 
 mod db;
 mod lane;
+mod load;
 pub mod local;
 mod service;
 

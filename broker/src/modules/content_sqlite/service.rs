@@ -31,14 +31,14 @@ pub struct ContentSqlite {
     checkpoints_max: usize,
     durable: bool,
     path: PathBuf,
-    hash: HashType,
+    pub(super) hash: HashType,
     writer: Option<Lane>,
     reader: Option<Lane>,
     waiters: HashMap<u64, Waiter>,
     next: u64,
     scheduled: bool,
     stopping: bool,
-    load_time: Series,
+    pub(super) load_time: Series,
     store_time: Series,
 }
 
@@ -187,29 +187,6 @@ impl ContentSqlite {
         if !self.durable {
             remove_files(&self.path);
         }
-    }
-
-    fn load(&mut self, cx: &mut Cx<'_>, req: Message, digest: Vec<u8>) {
-        let Ok(blobref) = BlobRef::from_digest(self.hash, &digest) else {
-            cx.fail(&req, errno::EPROTO, "digest has the wrong size");
-            return;
-        };
-        let start = Instant::now();
-        self.submit(
-            cx,
-            None,
-            move |db| load_explained(db, blobref),
-            move |cx, result| {
-                cx.to::<ContentSqlite>("content-sqlite", move |store, _| {
-                    store.load_time.push(start.elapsed().as_secs_f64() * 1e3);
-                });
-                match result {
-                    Ok(Some(bytes)) => cx.respond_payload(&req, Some(bytes.into())),
-                    Ok(None) => cx.fail(&req, errno::ENOENT, ""),
-                    Err(err) => cx.fail_with(&req, &err.into()),
-                }
-            },
-        );
     }
 
     fn store(&mut self, cx: &mut Cx<'_>, req: Message) {
@@ -363,47 +340,10 @@ impl ContentSqlite {
     fn handle(&mut self, cx: &mut Cx<'_>, req: Message) -> Result<(), RpcError> {
         match req.topic.as_str() {
             "content-sqlite.stats-get" => self.stats_request(cx, req),
-            "content-backing.load" => {
-                let digest = req
-                    .payload
-                    .as_ref()
-                    .map(|payload| payload.to_vec())
-                    .unwrap_or_default();
-                self.load(cx, req, digest);
-            }
+            "content-backing.load" => self.load(cx, req, false),
             "content-backing.store" => self.store(cx, req),
-            "content-backing.validate" => {
-                let digest = req
-                    .payload
-                    .as_ref()
-                    .map(|payload| payload.to_vec())
-                    .unwrap_or_default();
-                self.submit(
-                    cx,
-                    None,
-                    move |db| db.has(&digest),
-                    move |cx, result| match result {
-                        Ok(true) => cx.respond_empty(&req),
-                        Ok(false) => cx.fail(&req, errno::ENOENT, ""),
-                        Err(err) => cx.fail_with(&req, &err.into()),
-                    },
-                );
-            }
-            "content-backing.checkpoint-get" => {
-                self.submit(
-                    cx,
-                    None,
-                    |db| db.checkpoints(),
-                    move |cx, result| match result {
-                        Ok(list) if list.is_empty() => cx.fail(&req, errno::ENOENT, ""),
-                        Ok(list) => {
-                            let values: Vec<Value> = list.into_iter().map(|(_, value)| value).collect();
-                            cx.respond(&req, &json!({ "value": values }));
-                        }
-                        Err(err) => cx.fail_with(&req, &err.into()),
-                    },
-                );
-            }
+            "content-backing.validate" => self.validate(cx, req, false),
+            "content-backing.checkpoint-get" => self.checkpoint_get(cx, req, false),
             "content-backing.checkpoint-put" => self.checkpoint_put(cx, req)?,
             _ => self.gc(cx, req)?,
         }

@@ -41,7 +41,7 @@ const RETRY_TIME: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1
 const RECENT_MAX: usize = 256;
 
 /// A call when everything that was told is stored.
-pub(super) type Settled = Box<dyn FnOnce(&mut Cx<'_>)>;
+pub(in crate::modules) type Settled = Box<dyn FnOnce(&mut Cx<'_>)>;
 
 /// Where things are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -511,6 +511,16 @@ impl Kvs {
         }
         keeper.waiting.push(done);
         self.spill(cx, false);
+    }
+
+    /// Makes a checkpoint, then calls `done`.
+    pub(in crate::modules) fn checkpoint_then(&mut self, cx: &mut Cx<'_>, done: Settled) {
+        if self.keeper.mode == Mode::Memory {
+            done(cx);
+            return;
+        }
+        self.keeper.waiting.push(done);
+        self.spill(cx, true);
     }
 
     /// Goes on here when every blob that a client may have been told of can be loaded.

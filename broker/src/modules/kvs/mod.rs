@@ -36,6 +36,7 @@ mod value;
 mod watch;
 mod watch_sink;
 
+pub(in crate::modules) use keeper::Settled;
 pub use local::{
     CommitInfo, commit, commit_durable, lookup, lookup_dir, namespace_create, namespace_remove,
     snapshot_namespace,
