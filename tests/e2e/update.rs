@@ -43,6 +43,7 @@ fn durations_and_queues() {
     flux.run(&["update", &id, "queue=a"])
         .fails()
         .complains("currently disabled");
+    flux.run(&["queue", "enable", "a"]).ok();
     flux.run(&["update", &id, "queue=nosuch"])
         .fails()
         .complains("nosuch");
