@@ -314,8 +314,12 @@ impl Bench {
         }
     }
 
-    /// Submits jobs in one turn; returns the results.
-    pub(crate) fn submit_all(&mut self, jobs: Vec<Submission>) -> Submitted {
+    /// Submits jobs in one turn; returns the results. Their texts are written anew: jobs of equal texts share a jobspec, so
+    /// a text of another jobspec than the job's own would make it a different job.
+    pub(crate) fn submit_all(&mut self, mut jobs: Vec<Submission>) -> Submitted {
+        for job in &mut jobs {
+            job.jobspec_text = job.jobspec.to_string().into_bytes();
+        }
         let out: Rc<RefCell<Option<Submitted>>> = Rc::default();
         let slot = out.clone();
         self.hub.with_probe(move |cx| {
