@@ -1,0 +1,251 @@
+//! What does the process do that has become its caller again? It reads the caller's input, asks the monitor, and relays.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::environment::is_name;
+use crate::log::{self, Level};
+use crate::start::Caller;
+use crate::supervise::RELAYED;
+use crate::sys::cred;
+use crate::sys::fd::{poll, position, seek, standard};
+use crate::sys::process::{self, Pid, Status};
+use crate::sys::signal::{self, SIGNAL_INFO_SIZE};
+use crate::wire::{self, Request, VARIABLES, VARIABLES_MAX};
+use crate::{devices, input};
+
+/// Longest document; J alone may have 4 MiB.
+const INPUT_MAX: usize = wire::FRAME_MAX + (1 << 20);
+/// How long the rest of a frame of the monitor's may take.
+const FRAME_TIME: Duration = Duration::from_secs(5);
+/// Program that writes the document instead of standard input.
+const HELPER: &str = "FLUX_IMP_EXEC_HELPER";
+
+/// Becomes the caller for good.
+///
+/// # Errors
+/// What a system call returned; the process must end then.
+pub fn drop_privilege(caller: &Caller) -> io::Result<()> {
+    cred::set_group(caller.gid)?;
+    cred::set_user(caller.uid)?;
+    cred::clear_capabilities()?;
+    process::set_undumpable()?;
+    if cred::no_way_back(caller.uid, caller.gid) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// What the caller's words ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// `exec SHELL JOBID [--reconnect]`
+    Exec {
+        /// Path of the shell.
+        shell: String,
+        /// The job's id.
+        jobid: String,
+        /// `--reconnect` was given.
+        reconnect: bool,
+    },
+    /// `run NAME`
+    Run(String),
+}
+
+/// Runs the relay to its end; returns the exit code, or does not return when a signal ended the job.
+pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid) -> i32 {
+    let signals = match signal::signal_file(&RELAYED) {
+        Ok(signals) => signals,
+        Err(err) => return fail(&format!("cannot wait for signals: {err}")),
+    };
+    let request = match request(caller, wanted, &signals) {
+        Ok(request) => request,
+        Err(why) => return fail(&why),
+    };
+    match request.encode() {
+        // A monitor that has refused already does not read; its words are what counts.
+        Ok(kv) => drop(wire::send(&mut monitor, &kv)),
+        Err(err) => return fail(&format!("exec: the input cannot be sent: {err}")),
+    }
+    loop {
+        let events = [(monitor.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
+        let Ok([spoke, signalled]) = poll(events, None) else {
+            return fail("cannot wait");
+        };
+        if signalled && let Some(number) = next_signal(&signals) {
+            // The monitor may have ended at this moment; then it has said how.
+            drop(wire::send(&mut monitor, &wire::signal(number)));
+        }
+        if spoke {
+            match wire::receive(&mut monitor, FRAME_TIME) {
+                Ok(Some(kv)) => {
+                    if let Some((level, text)) = log::decode(&kv) {
+                        log::to_stderr(level, text);
+                    } else if let Some(status) = wire::decode_ended(&kv) {
+                        // It ends now; nobody else has to bury it.
+                        drop(process::wait(child));
+                        return end(status);
+                    }
+                }
+                Ok(None) => return fail("the monitor has ended without a word"),
+                Err(err) => return fail(&format!("the monitor cannot be heard: {err}")),
+            }
+        }
+    }
+}
+
+fn fail(why: &str) -> i32 {
+    log::to_stderr(Level::Fatal, why);
+    1
+}
+
+/// Ends as the job did.
+fn end(status: Status) -> i32 {
+    match status {
+        Status::Exited(code) => code,
+        Status::Killed(number) => {
+            if signal::unblock_all().is_ok() {
+                process::raise(number);
+            }
+            // The signal does not end this process, so the code must say it.
+            128 + number
+        }
+    }
+}
+
+fn next_signal(signals: &OwnedFd) -> Option<i32> {
+    let mut info = [0; SIGNAL_INFO_SIZE];
+    let mut file = File::from(signals.try_clone().ok()?);
+    file.read_exact(&mut info).ok()?;
+    Some(signal::signal_number(&info))
+}
+
+fn request(caller: &Caller, wanted: Wanted, signals: &OwnedFd) -> Result<Request, String> {
+    let (shell, jobid, reconnect) = match wanted {
+        Wanted::Run(name) => {
+            return Ok(Request::Run(wire::Run {
+                name,
+                variables: script_variables(caller),
+            }));
+        }
+        Wanted::Exec {
+            shell,
+            jobid,
+            reconnect,
+        } => (shell, jobid, reconnect),
+    };
+    let document = match variable(caller, HELPER) {
+        Some(words) => ask_helper(caller, &words)?,
+        None => read_standard_input(signals)?,
+    };
+    let input = input::parse(&document)?;
+    let (devices, warnings) = devices::resolve(&input);
+    for warning in warnings {
+        log::to_stderr(Level::Warning, &warning);
+    }
+    Ok(Request::Exec(wire::Exec {
+        token: input.token,
+        shell,
+        jobid,
+        reconnect,
+        variables: VARIABLES.map(|name| variable(caller, name)),
+        devices,
+    }))
+}
+
+fn variable(caller: &Caller, name: &str) -> Option<String> {
+    let found = caller.environment.iter().find(|(key, _)| key == OsStr::new(name));
+    found.and_then(|(_, value)| value.clone().into_string().ok())
+}
+
+/// The caller's variables that could be passed on; which are, the monitor decides.
+fn script_variables(caller: &Caller) -> Vec<(String, String)> {
+    let text = |(key, value): &(std::ffi::OsString, std::ffi::OsString)| {
+        let (key, value) = (key.to_str()?, value.to_str()?);
+        (is_name(key) && value.len() <= wire::TEXT_MAX).then(|| (key.to_owned(), value.to_owned()))
+    };
+    let mut list: Vec<_> = caller.environment.iter().filter_map(text).collect();
+    // When there are too many, Flux's own come first; of two with one name the first counts.
+    list.sort_by_key(|(key, _)| (!key.starts_with("FLUX_"), key.clone()));
+    list.dedup_by(|later, first| later.0 == first.0);
+    list.truncate(VARIABLES_MAX);
+    list
+}
+
+/// Runs the caller's helper, as the caller; its output is data.
+fn ask_helper(caller: &Caller, words: &str) -> Result<Vec<u8>, String> {
+    let mut words = words.split_whitespace();
+    let program = words.next().ok_or(format!("exec: {HELPER} is empty"))?;
+    let failed = |err: io::Error| format!("exec: {HELPER}: {program}: {err}");
+    let mut child = Command::new(program)
+        .args(words)
+        .env_clear()
+        .envs(caller.environment.iter().map(|(key, value)| (key, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let mut document = Vec::new();
+    let limit = u64::try_from(INPUT_MAX).unwrap_or(u64::MAX);
+    if let Some(output) = child.stdout.take() {
+        output.take(limit).read_to_end(&mut document).map_err(failed)?;
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() {
+        Ok(document)
+    } else {
+        Err(format!("exec: {HELPER}: {program} failed ({status})"))
+    }
+}
+
+/// Reads the document from standard input: all of it, or, where input can seek, its first line. What follows that line is the
+/// shell's.
+fn read_standard_input(signals: &OwnedFd) -> Result<Vec<u8>, String> {
+    let failed = |err: io::Error| format!("exec: cannot read standard input: {err}");
+    let stdin = standard(0);
+    let begin = position(stdin).ok();
+    let mut file = File::from(stdin.try_clone_to_owned().map_err(failed)?);
+    let mut document = Vec::new();
+    let mut part = vec![0; 64 << 10];
+    loop {
+        let [_, signalled] =
+            poll([(stdin, libc::POLLIN), (signals.as_fd(), libc::POLLIN)], None).map_err(failed)?;
+        if signalled {
+            return Err("exec: ended by a signal before there was any input".to_owned());
+        }
+        let count = match file.read(&mut part) {
+            Ok(count) => count,
+            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                continue;
+            }
+            Err(err) => return Err(failed(err)),
+        };
+        let from = document.len();
+        document.extend_from_slice(part.get(..count).unwrap_or_default());
+        let line = document
+            .iter()
+            .skip(from)
+            .position(|byte| *byte == b'\n')
+            .map(|at| from + at);
+        if let (Some(begin), Some(line)) = (begin, line) {
+            document.truncate(line);
+            let rest = begin.saturating_add(u64::try_from(line + 1).unwrap_or(u64::MAX));
+            seek(stdin, rest).map_err(failed)?;
+            return Ok(document);
+        }
+        if count == 0 {
+            return Ok(document);
+        }
+        if document.len() > INPUT_MAX {
+            return Err(format!("exec: the input is longer than {INPUT_MAX} bytes"));
+        }
+    }
+}

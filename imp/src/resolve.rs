@@ -1,0 +1,172 @@
+//! Who is behind a user id? A dropped helper asks the name service, whose modules are nobody's to audit.
+//!
+//! It answers any number of questions: `uid u32` is followed by a frame of [`wire`] with the entry, or without keys.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use flux_sign::kv::{Kv, Value};
+
+use crate::sys::process::{self, Pid};
+use crate::sys::users;
+use crate::{sandbox, wire};
+
+/// How long the name service may take for one user.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest name of a user.
+const NAME_MAX: usize = 256;
+/// Most groups that Linux gives a process.
+const GROUPS_MAX: usize = 65536;
+
+/// A user as the name service knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Number.
+    pub uid: u32,
+    /// Login name; not empty.
+    pub name: String,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one among them.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// The helper; ends with this value.
+#[derive(Debug)]
+pub struct Resolver {
+    stream: UnixStream,
+    pid: Pid,
+}
+
+impl Resolver {
+    /// Starts the helper.
+    ///
+    /// # Errors
+    /// What to log.
+    pub fn start() -> Result<Self, String> {
+        let failed = |err: std::io::Error| format!("cannot start the helper for names: {err}");
+        let (stream, theirs) = UnixStream::pair().map_err(failed)?;
+        match process::fork().map_err(failed)? {
+            Some(pid) => Ok(Resolver { stream, pid }),
+            None => {
+                drop(stream);
+                process::exit(i32::from(sandbox::enter().is_err() || answer(theirs).is_err()));
+            }
+        }
+    }
+
+    /// Asks for a user.
+    ///
+    /// # Errors
+    /// What to log; a user who is not there is an error too.
+    pub fn user(&mut self, uid: u32) -> Result<User, String> {
+        let kv = self
+            .stream
+            .write_all(&uid.to_ne_bytes())
+            .and_then(|()| wire::receive(&mut self.stream, TIME_MAX));
+        match kv {
+            Ok(Some(kv)) => decode(uid, &kv).ok_or(format!("userid {uid} is not known to the name service")),
+            Ok(None) => Err(format!("userid {uid}: the helper for names has ended")),
+            Err(err) => Err(format!("userid {uid}: the name service does not answer: {err}")),
+        }
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        process::kill(self.pid, libc::SIGKILL);
+        drop(process::wait(self.pid));
+    }
+}
+
+/// The helper's loop; ends with the stream.
+fn answer(mut stream: UnixStream) -> std::io::Result<()> {
+    let mut uid = [0; 4];
+    while stream.read_exact(&mut uid).is_ok() {
+        let kv = look_up(u32::from_ne_bytes(uid)).unwrap_or_default();
+        wire::send(&mut stream, &kv)?;
+    }
+    Ok(())
+}
+
+fn look_up(uid: u32) -> Option<Kv> {
+    let entry = users::by_uid(uid).ok()??;
+    let groups = users::groups(&entry.name, entry.gid).ok()?;
+    let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+    let mut kv = Kv::new();
+    kv.put("name", Value::String(entry.name)).ok()?;
+    kv.put("gid", Value::Int(i64::from(entry.gid))).ok()?;
+    kv.put("home", Value::String(entry.home)).ok()?;
+    kv.put("shell", Value::String(entry.shell)).ok()?;
+    kv.put("groups", Value::String(groups.join(","))).ok()?;
+    Some(kv)
+}
+
+/// Bounds and checks what the helper says.
+fn decode(uid: u32, kv: &Kv) -> Option<User> {
+    let path = |key| {
+        let text = kv.get_str(key)?;
+        let fits = text.len() <= wire::TEXT_MAX && !text.chars().any(char::is_control);
+        fits.then(|| text.to_owned())
+    };
+    let name = kv.get_str("name")?;
+    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        return None;
+    }
+    let groups = kv.get_str("groups")?.split(',').take(GROUPS_MAX + 1);
+    let groups: Vec<u32> = groups.map(|gid| gid.parse().ok()).collect::<Option<_>>()?;
+    let gid = u32::try_from(kv.get_int("gid")?).ok()?;
+    let valid = groups.len() <= GROUPS_MAX && groups.contains(&gid) && !groups.contains(&u32::MAX);
+    valid.then_some(User {
+        uid,
+        name: name.to_owned(),
+        gid,
+        groups,
+        home: path("home")?,
+        shell: path("shell")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, groups: &str) -> Kv {
+        let mut kv = Kv::new();
+        let text = |text: &str| Value::String(text.to_owned());
+        kv.put("name", text(name)).unwrap();
+        kv.put("gid", Value::Int(7)).unwrap();
+        kv.put("home", text("/home/a")).unwrap();
+        kv.put("shell", text("/bin/sh")).unwrap();
+        kv.put("groups", text(groups)).unwrap();
+        kv
+    }
+
+    #[test]
+    fn entries_are_checked() {
+        assert_eq!(decode(5, &entry("a", "7,9")).unwrap().groups, [7, 9]);
+        let long = "x".repeat(300);
+        let many = (0..=GROUPS_MAX)
+            .map(|gid| gid.to_string())
+            .collect::<Vec<_>>()
+            .join(",");
+        for (name, groups) in [
+            ("", "7"),
+            (long.as_str(), "7"),
+            ("a\n", "7"),
+            ("a", "9"),
+            ("a", ""),
+            ("a", "7,-1"),
+            ("a", "7,4294967295"),
+            ("a", many.as_str()),
+        ] {
+            assert_eq!(decode(5, &entry(name, groups)), None, "{name} {}", groups.len());
+        }
+        assert_eq!(decode(5, &Kv::new()), None);
+    }
+}

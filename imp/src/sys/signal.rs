@@ -1,0 +1,80 @@
+//! Signals and timers.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::check;
+
+/// Highest signal number.
+const SIGNAL_MAX: i32 = 64;
+
+fn set_of(signals: Option<&[i32]>) -> libc::sigset_t {
+    // SAFETY: all bytes zero is a valid set; the calls below fill it.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    match signals {
+        // SAFETY: `set` is writable.
+        None => unsafe { libc::sigfillset(&raw mut set) },
+        // SAFETY: `set` is writable.
+        Some(_) => unsafe { libc::sigemptyset(&raw mut set) },
+    };
+    for signal in signals.unwrap_or_default() {
+        // SAFETY: `set` is writable; a bad number is refused.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// Blocks all signals.
+pub fn block_all() -> io::Result<()> {
+    let set = set_of(None);
+    // SAFETY: `set` is a whole set.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Blocks no signal. Allocates nothing.
+pub fn unblock_all() -> io::Result<()> {
+    let set = set_of(Some(&[]));
+    // SAFETY: `set` is a whole set.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Gives every signal its default action. Allocates nothing.
+pub fn default_all() {
+    // The kernel's `struct sigaction`: handler, flags, restorer, mask; all zero is SIG_DFL. The C library's call would
+    // pass over its own two signals, which a caller can leave ignored.
+    let action = [0u64; 4];
+    let (none, size): (*const u64, usize) = (std::ptr::null(), 8);
+    for signal in 1..=SIGNAL_MAX {
+        // SAFETY: `action` is whole; the mask has `size` bytes. SIGKILL and SIGSTOP refuse, which is right.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size) };
+    }
+}
+
+/// Stops the timers that survive `exec`.
+pub fn stop_timers() -> io::Result<()> {
+    // SAFETY: all bytes zero is a stopped timer.
+    let off: libc::itimerval = unsafe { std::mem::zeroed() };
+    for which in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+        // SAFETY: `off` is whole.
+        check(unsafe { libc::setitimer(which, &raw const off, std::ptr::null_mut()) })?;
+    }
+    Ok(())
+}
+
+/// Returns a file from which these (blocked) signals can be read; reading never waits.
+pub fn signal_file(signals: &[i32]) -> io::Result<OwnedFd> {
+    let set = set_of(Some(signals));
+    // SAFETY: `set` is a whole set.
+    let fd = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+    // SAFETY: new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Size of what a signal file gives for one signal.
+pub const SIGNAL_INFO_SIZE: usize = size_of::<libc::signalfd_siginfo>();
+
+/// Returns the number in what a signal file gave: its first word.
+pub fn signal_number(info: &[u8; SIGNAL_INFO_SIZE]) -> i32 {
+    let word = info.first_chunk().copied().unwrap_or_default();
+    i32::from_ne_bytes(word)
+}
