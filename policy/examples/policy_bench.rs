@@ -182,6 +182,7 @@ fn scheduler(dir: &std::path::Path, name: Option<&str>) {
             priority: 16,
             userid: 1,
             t_submit: 0.0,
+            queue: "".into(),
             request,
         })))
     };

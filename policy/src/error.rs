@@ -116,6 +116,9 @@ pub enum PolicyError {
         /// What happened, in one line.
         reason: String,
     },
+    /// A value of the configuration cannot be used; the text names the key.
+    #[error("{0}")]
+    Settings(String),
     /// The configuration is not JSON.
     #[error("configuration")]
     Config(#[source] serde_json::Error),

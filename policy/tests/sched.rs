@@ -10,12 +10,12 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::sched::{define, free, send, short, submit};
 use common::{hostile_config, policies};
 use flux_formats::idset::IdSet;
 use flux_policy::pool::{Constraint, Request, ranks_of};
 use flux_policy::{
-    Answer, Command, HostConfig, LogRecord, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, SchedEngine,
-    Submit, World,
+    HostConfig, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, SchedEngine, Submit, World,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -40,63 +40,6 @@ fn hostile(mode: &str) -> PolicyHost {
     });
     config.config = json!({"hostile": {"sched": mode}}).to_string().into();
     PolicyHost::inline(config).unwrap()
-}
-
-fn send(host: &mut PolicyHost, now: f64, commands: Vec<SchedCommand>) -> (Vec<SchedAnswer>, Vec<LogRecord>) {
-    host.send(now, commands.into_iter().map(Command::Sched).collect())
-        .unwrap();
-    let mut answers = Vec::new();
-    host.receive(&mut answers);
-    let mut logs = Vec::new();
-    let mut sched = Vec::new();
-    for answer in answers {
-        match answer {
-            Answer::Sched(answer) => sched.push(answer),
-            Answer::Log(log) => logs.push(log),
-            _ => {}
-        }
-    }
-    (sched, logs)
-}
-
-fn define(ranks: u32, cores: u32) -> SchedCommand {
-    let r = json!({"version": 1, "execution": {"R_lite": [
-        {"rank": IdSet::first_n(ranks).to_string(), "children": {"core": IdSet::first_n(cores).to_string()}}],
-        "starttime": 0.0, "expiration": 0.0, "nodelist": [format!("n[0-{}]", ranks - 1)]}});
-    SchedCommand::Define {
-        r: r.to_string().into(),
-    }
-}
-
-fn submit(id: u64, priority: u64, nslots: u32) -> SchedCommand {
-    let request = Request {
-        nslots,
-        cores_per_slot: 1,
-        ..Request::default()
-    };
-    SchedCommand::Submit(Box::new(Submit {
-        id,
-        priority,
-        userid: 1,
-        t_submit: 0.0,
-        request,
-    }))
-}
-
-fn free(id: u64) -> SchedCommand {
-    SchedCommand::Free { id, ranks: None }
-}
-
-/// Names answers shortly: `+id` allocated, `!id` denied, `-id` cancelled.
-fn short(answers: &[SchedAnswer]) -> String {
-    let short = |answer: &SchedAnswer| match answer {
-        SchedAnswer::Alloc { id, .. } => format!("+{id}"),
-        SchedAnswer::Deny { id, .. } => format!("!{id}"),
-        SchedAnswer::Cancelled { id } => format!("-{id}"),
-        SchedAnswer::Defined(Ok(())) => "R".to_owned(),
-        other => format!("{other:?}"),
-    };
-    answers.iter().map(short).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -344,6 +287,7 @@ fn commands(steps: &[Step], next: &mut u64) -> Vec<SchedCommand> {
                     priority,
                     userid: 1,
                     t_submit: 0.0,
+                    queue: "".into(),
                     request,
                 })));
                 *next += 1;

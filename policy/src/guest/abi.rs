@@ -2,6 +2,8 @@
 
 use wasmtime::component::{ComponentType, Lift, Lower, flags};
 
+use crate::pool::{Counts as PoolCounts, Placement};
+
 /// `log.level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
@@ -45,6 +47,54 @@ pub(crate) enum Failure {
     NotPending,
     #[component(name = "budget")]
     Budget,
+    #[component(name = "unavailable")]
+    Unavailable,
+}
+
+/// `pool.placement`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+#[expect(dead_code, reason = "values come from guests")]
+pub(crate) enum Placed {
+    #[component(name = "configured")]
+    Configured,
+    #[component(name = "worstfit")]
+    Worstfit,
+    #[component(name = "first")]
+    First,
+    #[component(name = "firstnodex")]
+    Firstnodex,
+    #[component(name = "low")]
+    Low,
+    #[component(name = "high")]
+    High,
+    #[component(name = "lonode")]
+    Lonode,
+    #[component(name = "hinode")]
+    Hinode,
+    #[component(name = "lonodex")]
+    Lonodex,
+    #[component(name = "hinodex")]
+    Hinodex,
+}
+
+impl Placed {
+    /// Returns the placement; none for the configured one.
+    pub(crate) fn placement(self) -> Option<Placement> {
+        Some(match self {
+            Placed::Configured => return None,
+            Placed::Worstfit => Placement::Worstfit,
+            Placed::First => Placement::First,
+            Placed::Firstnodex => Placement::Firstnodex,
+            Placed::Low => Placement::Low,
+            Placed::High => Placement::High,
+            Placed::Lonode => Placement::Lonode,
+            Placed::Hinode => Placement::Hinode,
+            Placed::Lonodex => Placement::Lonodex,
+            Placed::Hinodex => Placement::Hinodex,
+        })
+    }
 }
 
 /// `pool.counts`.
@@ -57,6 +107,17 @@ pub(crate) struct Counts {
     pub(crate) cores_free: u64,
     #[component(name = "gpus-free")]
     pub(crate) gpus_free: u64,
+}
+
+impl From<PoolCounts> for Counts {
+    fn from(counts: PoolCounts) -> Self {
+        let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Counts {
+            nodes_up: u32::try_from(counts.nodes_up).unwrap_or(u32::MAX),
+            cores_free: wide(counts.cores_free),
+            gpus_free: wide(counts.gpus_free),
+        }
+    }
 }
 
 /// `scheduling.pending`.
@@ -76,6 +137,7 @@ pub(crate) struct Pending {
     pub(crate) gpus_per_slot: u32,
     pub(crate) exclusive: bool,
     pub(crate) duration: f64,
+    pub(crate) queue: u32,
 }
 
 flags! {

@@ -6,7 +6,8 @@ use wasmtime::{Engine, StoreContextMut};
 
 use crate::plugin::World;
 
-use super::abi::{Counts, Failure, Level};
+use super::abi::Level;
+use super::pool::pool;
 use super::state::{GuestState, Job};
 
 /// Stands for `jobs.job`; the only one alive is the job of the running call.
@@ -104,26 +105,4 @@ fn job<'a>(store: &'a StoreContextMut<'_, GuestState>) -> wasmtime::Result<&'a J
         .job
         .as_ref()
         .ok_or_else(|| wasmtime::Error::msg("no job in this call"))
-}
-
-/// Grants pool: allocation through the trusted side.
-fn pool(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    let mut pool = linker.instance("flux:policy/pool@0.1.0")?;
-    pool.func_wrap(
-        "allocate",
-        |mut store: StoreContextMut<'_, GuestState>, (id,): (u64,)| {
-            let answer: Result<(), Failure> = store.data_mut().sched.allocate(id);
-            Ok((answer,))
-        },
-    )?;
-    pool.func_wrap("count", |store: StoreContextMut<'_, GuestState>, (): ()| {
-        let counts = store.data().sched.counts();
-        let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        Ok((Counts {
-            nodes_up: u32::try_from(counts.nodes_up).unwrap_or(u32::MAX),
-            cores_free: wide(counts.cores_free),
-            gpus_free: wide(counts.gpus_free),
-        },))
-    })?;
-    Ok(())
 }

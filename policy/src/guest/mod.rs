@@ -4,6 +4,7 @@ mod abi;
 pub(crate) mod imports;
 mod instance;
 mod log_gate;
+mod pool;
 mod runtime;
 mod state;
 

@@ -67,7 +67,11 @@ impl Room {
             .scheduler
             .map(&mut load)
             .transpose()?
-            .map(SchedEngine::with_policy);
+            .map(|guest| {
+                let mut engine = SchedEngine::with_policy(guest);
+                engine.set(&configuration.value).map(|()| engine)
+            })
+            .transpose()?;
         let mut room = Room {
             frobnicators,
             validators,

@@ -87,6 +87,13 @@ impl Bits {
             .flat_map(move |at| Ones(self.word_common(at, others)).map(move |bit| at * WORD_BITS + bit))
     }
 
+    /// Returns the ids that are in this set and in every one of `others`, descending.
+    pub(super) fn iter_common_rev<'a>(&'a self, others: Filter<'a>) -> impl Iterator<Item = usize> + 'a {
+        (0..self.words.len())
+            .rev()
+            .flat_map(move |at| OnesRev(self.word_common(at, others)).map(move |bit| at * WORD_BITS + bit))
+    }
+
     /// Returns the ids, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.iter_common(Filter::default())
@@ -154,6 +161,15 @@ impl Bits {
         taken
     }
 
+    /// Returns the `n` highest ids; fewer when the set is smaller.
+    pub(super) fn highest(&self, n: usize) -> Bits {
+        let mut taken = self.clone();
+        let surplus = self.count.saturating_sub(n);
+        taken.subtract(&self.lowest(surplus));
+        taken.trim();
+        taken
+    }
+
     /// Drops trailing empty words, so that equal sets are equal values.
     fn trim(&mut self) {
         while self.words.last() == Some(&0) {
@@ -216,6 +232,19 @@ impl Iterator for Ones {
     }
 }
 
+/// Positions of the ones in a word, descending.
+struct OnesRev(u64);
+
+impl Iterator for OnesRev {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let bit = 63_u32.checked_sub(self.0.leading_zeros())?;
+        self.0 ^= 1 << bit;
+        Some(bit as usize)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +275,9 @@ mod tests {
             let taken = x.lowest(n);
             prop_assert_eq!(taken.iter().collect::<Vec<_>>(), a.iter().copied().take(n).collect::<Vec<_>>());
             prop_assert_eq!(taken.count(), n.min(a.len()));
+            let high = x.highest(n);
+            prop_assert_eq!(high.iter().collect::<BTreeSet<_>>(), a.iter().rev().copied().take(n).collect::<BTreeSet<_>>());
+            prop_assert_eq!(x.iter_common_rev([None, None]).collect::<Vec<_>>(), a.iter().rev().copied().collect::<Vec<_>>());
             let same: Bits = taken.iter().collect();
             prop_assert_eq!(taken.key(), same.key());
             for id in 0..210 {

@@ -5,8 +5,9 @@
 use std::cmp::Reverse;
 
 use super::bits::{Bits, Filter};
+use super::index::Shape;
 use super::request::Request;
-use super::state::{ResourcePool, Shape};
+use super::state::ResourcePool;
 
 /// Why a request can never be met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

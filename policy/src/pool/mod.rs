@@ -4,12 +4,20 @@
 //! *position* (index in ascending order of rank) and keeps the schedulable ones in buckets by free cores and GPUs, so that the
 //! worst-fit order of flux-core's `sched-simple` (most free cores first, then most free GPUs, then lowest rank) is read off instead of
 //! sorted out.
+//!
+//! The future is kept by a *planner* that is made when a policy first asks: when jobs must end, and *plans*, resources that are kept
+//! for a pending job from a time on. An allocation never takes what a plan needs before it ends.
 
 mod alloc;
 mod bits;
 mod constraint;
 mod feasible;
+mod future;
+mod index;
 mod inventory;
+mod look;
+mod placement;
+mod planner;
 mod request;
 mod rset;
 mod state;
@@ -21,5 +29,7 @@ pub use alloc::{AllocError, Grant};
 pub use constraint::{Constraint, ConstraintError};
 pub use feasible::Infeasible;
 pub use inventory::{ResourceError, ranks_of};
+pub use placement::{Placement, UnknownPlacement};
+pub use planner::{PlanError, PlanId, Reservation};
 pub use request::{Request, RequestError};
 pub use state::{Counts, ResourcePool};

@@ -7,7 +7,10 @@ use flux_formats::idset::IdSet;
 use serde_json::Value;
 
 use super::bits::Bits;
+use super::index::{Index, Shape};
 use super::inventory::{Inventory, ResourceError, rank_resources};
+use super::placement::Placement;
+use super::planner::{Planner, Time};
 use super::rset::{self, Part, Times};
 
 /// Most constraints whose nodes are remembered; beyond it the memory starts anew. Queues make few, users may make many.
@@ -29,15 +32,16 @@ pub struct Counts {
 pub struct ResourcePool {
     pub(super) inventory: Inventory,
     pub(super) free: Vec<Free>,
-    /// Schedulable nodes (up, not removed, at least one free core) by free cores and GPUs, most first.
-    pub(super) buckets: BTreeMap<Reverse<Shape>, Bits>,
+    /// Nodes by what is free on them now.
+    pub(super) index: Index,
     /// All nodes by what they have in all, most first: what could ever be met.
     pub(super) kinds: BTreeMap<Reverse<Shape>, Bits>,
-    /// Schedulable nodes of which nothing is held.
-    pub(super) idle: Bits,
-    pub(super) held: HashMap<u64, Vec<Held>>,
+    pub(super) held: HashMap<u64, Holding>,
     pub(super) selected: HashMap<String, std::sync::Arc<Bits>>,
-    up: Bits,
+    pub(super) up: Bits,
+    /// What is known of the future; made when first asked for.
+    pub(super) planner: Option<Box<Planner>>,
+    pub(super) placement: Placement,
     counts: Counts,
     expiration: f64,
 }
@@ -49,11 +53,13 @@ pub(super) struct Free {
     pub(super) gpus: Bits,
 }
 
-/// Counts of cores and GPUs of a node, ordered by cores, then GPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Shape {
-    pub(super) cores: usize,
-    pub(super) gpus: usize,
+/// What a job holds, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct Holding {
+    /// Ascending by position.
+    pub(super) parts: Vec<Held>,
+    /// Seconds since the epoch; infinite without a limit.
+    pub(super) end: f64,
 }
 
 /// What a job holds on one node.
@@ -97,7 +103,7 @@ impl ResourcePool {
         for position in 0..pool.inventory.len() {
             pool.up.insert(position);
             pool.counts.nodes_up += 1;
-            pool.list(position);
+            pool.refresh(position);
         }
         Ok(pool)
     }
@@ -107,7 +113,7 @@ impl ResourcePool {
         for position in self.known(ranks) {
             if self.up.insert(position) {
                 self.counts.nodes_up += 1;
-                self.list(position);
+                self.refresh(position);
             }
         }
     }
@@ -115,10 +121,9 @@ impl ResourcePool {
     /// Marks ranks down (offline, drained or excluded): they get no new jobs; those that run keep what they hold.
     pub fn down(&mut self, ranks: &IdSet) {
         for position in self.known(ranks) {
-            if self.up.contains(position) {
-                self.unlist(position);
-                self.up.remove(position);
+            if self.up.remove(position) {
                 self.counts.nodes_up -= 1;
+                self.refresh(position);
             }
         }
     }
@@ -180,31 +185,49 @@ impl ResourcePool {
         if let Some([twice, _]) = parts.array_windows().find(|[a, b]| a.position == b.position) {
             return Err(ResourceError::DoubleBooked(self.rank(twice.position)));
         }
-        self.book(id, parts);
+        let expiration = r.pointer("/execution/expiration").and_then(Value::as_f64);
+        self.book(id, parts, end_of(expiration.unwrap_or(0.0)));
         Ok(())
+    }
+
+    /// Changes when a job that holds resources must end, in seconds since the epoch; 0 is never. Unknown jobs are ignored.
+    pub fn set_job_expiration(&mut self, id: u64, expiration: f64) {
+        let end = end_of(expiration);
+        if let Some(holding) = self.held.get_mut(&id) {
+            if let Some(planner) = &mut self.planner {
+                planner.on_release(id, holding.end, &holding.parts);
+                planner.on_book(id, end, &holding.parts);
+            }
+            holding.end = end;
+        }
     }
 
     /// Releases what a job holds, on `ranks` or everywhere; returns true when the job holds nothing any more.
     pub fn free(&mut self, id: u64, ranks: Option<&IdSet>) -> bool {
-        let Some(parts) = self.held.remove(&id) else {
+        let Some(holding) = self.held.remove(&id) else {
             return true;
         };
-        let mut kept = Vec::new();
-        for part in parts {
-            if ranks.is_some_and(|ranks| !ranks.contains(self.rank(part.position))) {
-                kept.push(part);
-                continue;
+        let end = holding.end;
+        let (freed, kept): (Vec<_>, Vec<_>) = holding
+            .parts
+            .into_iter()
+            .partition(|part| ranks.is_none_or(|ranks| ranks.contains(self.rank(part.position))));
+        if let Some(planner) = &mut self.planner {
+            planner.on_release(id, end, &freed);
+            if !kept.is_empty() {
+                planner.ends.insert((Time(end), id));
             }
-            self.unlist(part.position);
+        }
+        for part in freed {
             if let Some(free) = self.free.get_mut(part.position) {
                 free.cores.unite(&part.cores);
                 free.gpus.unite(&part.gpus);
             }
-            self.list(part.position);
+            self.refresh(part.position);
         }
         let done = kept.is_empty();
         if !done {
-            self.held.insert(id, kept);
+            self.held.insert(id, Holding { parts: kept, end });
         }
         done
     }
@@ -217,6 +240,21 @@ impl ResourcePool {
     /// Returns how much is up and free.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Returns how much is up and free on the nodes that a constraint allows.
+    pub fn counts_of(&mut self, constraint: &super::Constraint) -> Counts {
+        let allowed = self.select(constraint);
+        let mut counts = Counts {
+            nodes_up: self.up.count_common([Some(&allowed), None]),
+            ..Counts::default()
+        };
+        for (shape, nodes) in self.index.with_cores(0) {
+            let count = nodes.count_common([Some(&allowed), None]);
+            counts.cores_free += shape.cores * count;
+            counts.gpus_free += shape.gpus * count;
+        }
+        counts
     }
 
     /// Returns all resources as R.
@@ -255,7 +293,7 @@ impl ResourcePool {
     /// Returns what jobs hold as R.
     pub fn allocated_r(&self) -> String {
         let mut held: BTreeMap<usize, Free> = BTreeMap::new();
-        for part in self.held.values().flatten() {
+        for part in self.held.values().flat_map(|holding| &holding.parts) {
             let sum = held.entry(part.position).or_default();
             sum.cores.unite(&part.cores);
             sum.gpus.unite(&part.gpus);
@@ -287,17 +325,19 @@ impl ResourcePool {
             .is_some_and(|free| part.cores.is_subset(&free.cores) && part.gpus.is_subset(&free.gpus))
     }
 
-    /// Books free parts for a job.
-    pub(super) fn book(&mut self, id: u64, parts: Vec<Held>) {
+    /// Books free parts for a job until `end`.
+    pub(super) fn book(&mut self, id: u64, parts: Vec<Held>, end: f64) {
         for part in &parts {
-            self.unlist(part.position);
             if let Some(free) = self.free.get_mut(part.position) {
                 free.cores.subtract(&part.cores);
                 free.gpus.subtract(&part.gpus);
             }
-            self.list(part.position);
+            self.refresh(part.position);
         }
-        self.held.insert(id, parts);
+        if let Some(planner) = &mut self.planner {
+            planner.on_book(id, end, &parts);
+        }
+        self.held.insert(id, Holding { parts, end });
     }
 
     /// Returns some cores and GPUs of the node at `position`, to be written as R.
@@ -345,49 +385,41 @@ impl ResourcePool {
             .collect()
     }
 
-    /// Puts a node into its bucket, when it is schedulable.
-    fn list(&mut self, position: usize) {
+    /// Lists a node anew after what it has free or whether it is up has changed.
+    fn refresh(&mut self, position: usize) {
         let (Some(free), Some(node)) = (self.free.get(position), self.inventory.node(position)) else {
             return;
         };
-        let shape = Shape {
-            cores: free.cores.count(),
-            gpus: free.gpus.count(),
+        let shape = if self.up.contains(position) {
+            free.shape()
+        } else {
+            Shape::default()
         };
-        if !self.up.contains(position) {
-            return;
+        let whole = shape.cores == node.cores.count() && shape.gpus == node.gpus.count();
+        let old = self.index.set(position, shape, whole);
+        self.counts.cores_free = self.counts.cores_free + shape.cores - old.cores;
+        self.counts.gpus_free = self.counts.gpus_free + shape.gpus - old.gpus;
+        if let Some(planner) = &mut self.planner {
+            planner.touch(position);
         }
-        self.counts.cores_free += shape.cores;
-        self.counts.gpus_free += shape.gpus;
-        if shape.cores == 0 {
-            return;
-        }
-        if shape.cores == node.cores.count() && shape.gpus == node.gpus.count() {
-            self.idle.insert(position);
-        }
-        self.buckets.entry(Reverse(shape)).or_default().insert(position);
     }
+}
 
-    /// Takes a node out of its bucket; must be called before what it has free or whether it is up changes.
-    fn unlist(&mut self, position: usize) {
-        let Some(free) = self.free.get(position) else {
-            return;
-        };
-        let shape = Shape {
-            cores: free.cores.count(),
-            gpus: free.gpus.count(),
-        };
-        if !self.up.contains(position) {
-            return;
+impl Free {
+    /// Returns how much it is.
+    pub(super) fn shape(&self) -> Shape {
+        Shape {
+            cores: self.cores.count(),
+            gpus: self.gpus.count(),
         }
-        self.counts.cores_free -= shape.cores;
-        self.counts.gpus_free -= shape.gpus;
-        self.idle.remove(position);
-        if let Some(bucket) = self.buckets.get_mut(&Reverse(shape)) {
-            bucket.remove(position);
-            if bucket.count() == 0 {
-                self.buckets.remove(&Reverse(shape));
-            }
-        }
+    }
+}
+
+/// Returns the time of an expiration; 0 is never.
+pub(super) fn end_of(expiration: f64) -> f64 {
+    if expiration > 0.0 {
+        expiration
+    } else {
+        f64::INFINITY
     }
 }

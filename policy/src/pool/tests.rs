@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod plans;
+
 fn ids(text: &str) -> IdSet {
     text.parse().unwrap()
 }

@@ -16,6 +16,7 @@ use crate::host::LogRecord;
 use crate::pool::{Request, ResourcePool};
 
 use super::message::{SchedAnswer, SchedCommand, Submit};
+use super::settings::Settings;
 use super::slot::Trusted;
 
 /// So many lost instances within [`TRAP_WINDOW_SECS`] end the use of a policy.
@@ -24,6 +25,8 @@ const TRAPS_MAX: usize = 5;
 const TRAP_WINDOW_SECS: f64 = 60.0;
 /// Jobs that the built-in order looks at in one step.
 const NATIVE_STEP: u32 = 64;
+/// Calls in a row that may plan and decide nothing.
+const ONLY_PLANNED_MAX: u32 = 1000;
 
 /// The scheduler: trusted resources and queue, and the policy that orders it.
 pub struct SchedEngine {
@@ -37,6 +40,10 @@ pub struct SchedEngine {
     /// True while resources are not known.
     undefined: bool,
     more: bool,
+    /// Calls in a row that planned and decided nothing.
+    only_planned: u32,
+    /// What the site should know of its settings was said.
+    noted: bool,
     logs: Vec<LogRecord>,
 }
 
@@ -58,6 +65,8 @@ impl SchedEngine {
             changes: Changes::default(),
             undefined: true,
             more: false,
+            only_planned: 0,
+            noted: false,
             logs: Vec::new(),
         }
     }
@@ -85,6 +94,10 @@ impl SchedEngine {
     pub fn more(&mut self, answers: &mut Vec<SchedAnswer>) -> bool {
         if self.more {
             self.more = self.step();
+            if !self.more {
+                self.only_planned = 0;
+                self.annotate();
+            }
         }
         answers.append(&mut self.trusted.answers);
         self.more
@@ -106,11 +119,12 @@ impl SchedEngine {
         configuration: Arc<Configuration>,
         now: f64,
     ) -> Result<(), PolicyError> {
+        self.set(&configuration.value)?;
         let Some(guest) = self.guest.as_mut() else {
             return Ok(());
         };
         if !guest.is_live() {
-            self.news = vec![replay(&self.trusted)];
+            self.news = vec![replay(&mut self.trusted)];
         }
         let result = guest.configure(configuration, now);
         guest.take_logs(&mut self.logs);
@@ -119,6 +133,28 @@ impl SchedEngine {
         }
         self.more = true;
         result
+    }
+
+    /// Takes what the trusted side needs of a configuration.
+    ///
+    /// # Errors
+    /// [`PolicyError::Settings`] when a value cannot be used; then nothing changes.
+    pub(crate) fn set(&mut self, config: &Value) -> Result<(), PolicyError> {
+        let mut notes = Vec::new();
+        let settings = Settings::read(config, &mut notes).map_err(PolicyError::Settings)?;
+        let same = settings == self.trusted.settings;
+        self.trusted.pool.set_placement(settings.default_placement());
+        self.trusted.settings = settings;
+        if !same || !self.noted {
+            let plugin: Arc<str> = Arc::from("sched");
+            self.logs.extend(notes.into_iter().map(|message| LogRecord {
+                plugin: plugin.clone(),
+                level: 4,
+                message,
+            }));
+        }
+        self.noted = true;
+        Ok(())
     }
 
     /// Moves what is to be logged to `out`.
@@ -143,7 +179,7 @@ impl SchedEngine {
             SchedCommand::Adopt { id, r } => self.adopt(id, &r),
             SchedCommand::Submit(job) => self.submit(*job),
             SchedCommand::Cancel { id } => {
-                if trusted.pending.remove(&id).is_some() {
+                if trusted.forget(id) {
                     trusted.answers.push(SchedAnswer::Cancelled { id });
                     self.tell_removed(id);
                 }
@@ -151,6 +187,10 @@ impl SchedEngine {
             SchedCommand::Prioritize(jobs) => self.prioritize(jobs),
             SchedCommand::Free { id, ranks } => {
                 trusted.pool.free(id, ranks.as_ref());
+                self.changes |= Changes::RESOURCES;
+            }
+            SchedCommand::Extend { id, expiration } => {
+                trusted.pool.set_job_expiration(id, expiration);
                 self.changes |= Changes::RESOURCES;
             }
             SchedCommand::CheckFeasible { token, request } => {
@@ -179,6 +219,8 @@ impl SchedEngine {
         let answer = match pool {
             Ok(pool) => {
                 self.trusted.pool = pool;
+                let placement = self.trusted.settings.default_placement();
+                self.trusted.pool.set_placement(placement);
                 self.undefined = false;
                 self.changes |= Changes::RESOURCES;
                 self.deny_infeasible();
@@ -206,7 +248,7 @@ impl SchedEngine {
                 .get(&id)
                 .and_then(|job| trusted.pool.check_feasible(&job.request).err());
             if let Some(error) = infeasible {
-                trusted.pending.remove(&id);
+                trusted.forget(id);
                 trusted.answers.push(SchedAnswer::Deny {
                     id,
                     note: error.to_string(),
@@ -242,7 +284,7 @@ impl SchedEngine {
             trusted.answers.push(SchedAnswer::Deny { id, note });
             return;
         }
-        let pending = scalars(&job);
+        let pending = scalars(trusted, &job);
         trusted.pending.insert(id, job);
         match self.news.last_mut() {
             Some(News::Submitted(jobs, false)) => jobs.push(pending),
@@ -281,14 +323,36 @@ impl SchedEngine {
             self.news.clear();
             return self.step_native();
         }
-        self.trusted.decided = 0;
+        self.trusted.begin();
         match self.ask(changes) {
-            Ok(again) => again && self.trusted.decided > 0,
+            Ok(again) => again && self.progress(),
             Err(error) => {
                 self.log(3, &error);
                 self.on_trap();
                 true
             }
+        }
+    }
+
+    /// Returns true when the last call decided or planned something. Plans alone are progress for some calls only: a policy that makes
+    /// and drops them could go on for ever.
+    fn progress(&mut self) -> bool {
+        if self.trusted.decided > 0 {
+            self.only_planned = 0;
+            return true;
+        }
+        self.only_planned += 1;
+        self.trusted.planned > 0 && self.only_planned < ONLY_PLANNED_MAX
+    }
+
+    /// Tells what users see of waiting jobs.
+    fn annotate(&mut self) {
+        let trusted = &mut *self.trusted;
+        trusted
+            .annotator
+            .estimates(&trusted.pool, trusted.now, &mut trusted.answers);
+        if trusted.settings.annotate_pending {
+            trusted.annotator.places(&trusted.pending, &mut trusted.answers);
         }
     }
 
@@ -298,7 +362,7 @@ impl SchedEngine {
             return Ok(false);
         };
         if !guest.is_live() {
-            self.news = vec![replay(&self.trusted)];
+            self.news = vec![replay(&mut self.trusted)];
         }
         let trusted = &mut self.trusted;
         let mut result = Ok(());
@@ -342,6 +406,8 @@ impl SchedEngine {
             .retain(|&time| now - time < TRAP_WINDOW_SECS && now >= time);
         self.trapped.push(now);
         self.changes = Changes::QUEUE | Changes::RESOURCES;
+        // the plans' handles went with the instance
+        self.trusted.pool.clear_plans();
         if self.trapped.len() < TRAPS_MAX {
             return;
         }
@@ -367,10 +433,10 @@ impl SchedEngine {
             .map(|job| (Reverse(job.priority), job.id))
             .collect();
         order.sort_unstable();
-        self.trusted.decided = 0;
+        self.trusted.begin();
         for (_, id) in order {
-            match self.trusted.allocate(id) {
-                Err(Failure::Busy) => return false,
+            match self.trusted.allocate(id, None) {
+                Err(Failure::Busy | Failure::Unavailable) => return false,
                 Err(Failure::Budget) => return true,
                 Ok(()) | Err(Failure::NotPending) if self.trusted.decided >= NATIVE_STEP => return true,
                 Ok(()) | Err(Failure::NotPending) => {}
@@ -410,9 +476,13 @@ fn lend<R>(
     call: impl FnOnce(&mut wasmtime::Store<crate::guest::GuestState>, &Functions) -> wasmtime::Result<R>,
 ) -> Result<R, PolicyError> {
     guest.call(function, now, |store, functions| {
-        store.data_mut().sched.0 = Some(std::mem::take(trusted));
+        let slot = &mut store.data_mut().sched;
+        for plan in slot.dropped.drain(..) {
+            trusted.pool.undo(plan);
+        }
+        slot.lent = Some(std::mem::take(trusted));
         let result = call(store, functions);
-        if let Some(back) = store.data_mut().sched.0.take() {
+        if let Some(back) = store.data_mut().sched.lent.take() {
             *trusted = back;
         }
         result
@@ -420,13 +490,15 @@ fn lend<R>(
 }
 
 /// Returns all pending jobs, to be told to a new instance.
-fn replay(trusted: &Trusted) -> News {
-    let mut jobs: Vec<Pending> = trusted.pending.values().map(scalars).collect();
+fn replay(trusted: &mut Trusted) -> News {
+    let pending = std::mem::take(&mut trusted.pending);
+    let mut jobs: Vec<Pending> = pending.values().map(|job| scalars(trusted, job)).collect();
+    trusted.pending = pending;
     jobs.sort_unstable_by_key(|job| job.id);
     News::Submitted(jobs, true)
 }
 
-fn scalars(job: &Submit) -> Pending {
+fn scalars(trusted: &mut Trusted, job: &Submit) -> Pending {
     let Request {
         nnodes,
         nslots,
@@ -447,6 +519,7 @@ fn scalars(job: &Submit) -> Pending {
         gpus_per_slot,
         exclusive,
         duration: duration_secs,
+        queue: trusted.queue_number(&job.queue),
     }
 }
 

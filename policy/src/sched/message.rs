@@ -15,6 +15,8 @@ pub struct Submit {
     pub userid: u32,
     /// Submission time in seconds since the epoch.
     pub t_submit: f64,
+    /// Its queue; empty when it is in none.
+    pub queue: Box<str>,
     /// What it asks for, see [`Request::from_jobspec`].
     pub request: Request,
 }
@@ -58,6 +60,13 @@ pub enum SchedCommand {
         /// Ranks of the R that is released; see [`crate::pool::ranks_of`].
         ranks: Option<IdSet>,
     },
+    /// The job that runs ends at another time (seconds since the epoch, 0 never).
+    Extend {
+        /// Job.
+        id: u64,
+        /// When it must end.
+        expiration: f64,
+    },
     /// Asks whether a request could ever be met. Answered by `Feasible`.
     CheckFeasible {
         /// Comes back.
@@ -90,7 +99,15 @@ pub enum SchedAnswer {
         id: u64,
         /// R as JSON text, for the KVS and the response alike.
         r: String,
-        /// Annotations as JSON text: `{"sched":{"resource_summary":"rank0/core0"}}`.
+        /// Annotations as JSON text: `{"sched":{"resource_summary":"rank0/core0"}}`; with `backfill`, the job it
+        /// passed, and nulls for what was said while it waited.
+        annotations: String,
+    },
+    /// Something to tell of a job that waits.
+    Annotate {
+        /// Job.
+        id: u64,
+        /// JSON text of an object to merge; null deletes.
         annotations: String,
     },
     /// The job can never run.

@@ -1,7 +1,9 @@
 //! How do pending jobs become allocations? The policy orders, the pool allocates.
 
+mod annotate;
 mod engine;
 mod message;
+mod settings;
 mod slot;
 
 pub use engine::SchedEngine;

@@ -2,13 +2,22 @@
 
 use std::collections::HashMap;
 
-use crate::guest::Failure;
-use crate::pool::{AllocError, Counts, ResourcePool};
+use flux_formats::jobid::JobId;
+use serde_json::{Map, Value, json};
 
+use crate::guest::Failure;
+use crate::pool::{AllocError, Constraint, Counts, Grant, Placement, PlanError, PlanId, ResourcePool};
+
+use super::annotate::Annotator;
 use super::message::{SchedAnswer, Submit};
+use super::settings::Settings;
 
 /// Allocations that one `schedule` call may make; then others on the policy thread get their turn.
 const ALLOCATIONS_PER_CALL: u32 = 64;
+/// Steps of planning that one call may make, some tens of nanoseconds each; the plan that exceeds it is still made.
+const PLANNING_PER_CALL: u64 = 1_000_000;
+/// Most queues with a number of their own.
+const QUEUES_MAX: usize = 4096;
 
 /// Resources, pending jobs and answers.
 #[derive(Debug, Default)]
@@ -19,50 +28,166 @@ pub(crate) struct Trusted {
     pub(super) now: f64,
     /// Jobs that left the pending set in this call.
     pub(super) decided: u32,
+    /// Plans made in this call.
+    pub(super) planned: u32,
+    planning_work: u64,
+    queues: Vec<Box<str>>,
+    pub(super) settings: Settings,
+    pub(super) annotator: Annotator,
 }
 
 /// The trusted side, when it is lent.
 #[derive(Debug, Default)]
-pub(crate) struct SchedSlot(pub(super) Option<Box<Trusted>>);
+pub(crate) struct SchedSlot {
+    pub(super) lent: Option<Box<Trusted>>,
+    /// Plans that the guest dropped while nothing was lent.
+    pub(super) dropped: Vec<PlanId>,
+}
 
 impl SchedSlot {
     /// Carries out `pool.allocate`.
-    pub(crate) fn allocate(&mut self, id: u64) -> Result<(), Failure> {
-        self.0
-            .as_mut()
-            .map_or(Err(Failure::NotPending), |trusted| trusted.allocate(id))
+    pub(crate) fn allocate(&mut self, id: u64, placement: Option<Placement>) -> Result<(), Failure> {
+        match &mut self.lent {
+            Some(trusted) => trusted.allocate(id, placement),
+            None => Err(Failure::NotPending),
+        }
     }
 
     /// Carries out `pool.count`.
     pub(crate) fn counts(&self) -> Counts {
-        self.0
+        self.lent
             .as_ref()
             .map_or_else(Counts::default, |trusted| trusted.pool.counts())
+    }
+
+    /// Carries out `pool.query`.
+    pub(crate) fn query(&mut self, constraint: &str) -> Result<Counts, String> {
+        let value: Value =
+            serde_json::from_str(constraint).map_err(|error| format!("constraint: {error}"))?;
+        let constraint = Constraint::from_json(&value).map_err(|error| error.to_string())?;
+        let trusted = self.lent.as_mut();
+        Ok(trusted.map_or_else(Counts::default, |trusted| trusted.pool.counts_of(&constraint)))
+    }
+
+    /// Carries out `pool.earliest`.
+    pub(crate) fn earliest(&mut self, id: u64, after: f64) -> Result<Option<f64>, Failure> {
+        let trusted = self.lent.as_mut().ok_or(Failure::NotPending)?;
+        trusted.check_planning()?;
+        let job = trusted.pending.get(&id).ok_or(Failure::NotPending)?;
+        let after = if after.is_finite() {
+            after.max(trusted.now)
+        } else {
+            trusted.now
+        };
+        let result = trusted.pool.earliest(id, &job.request, after);
+        trusted.planning_work += trusted.pool.take_planning_work();
+        result.map_err(failure)
+    }
+
+    /// Carries out `pool.reserve`; the answer is the number of the plan.
+    pub(crate) fn reserve(&mut self, id: u64, at: Option<f64>) -> Result<u32, Failure> {
+        let trusted = self.lent.as_mut().ok_or(Failure::NotPending)?;
+        trusted.check_planning()?;
+        let job = trusted.pending.get(&id).ok_or(Failure::NotPending)?;
+        let at = at.filter(|at| at.is_finite());
+        let result = trusted.pool.reserve(id, &job.request, at, trusted.now);
+        trusted.planning_work += trusted.pool.take_planning_work();
+        trusted.planned += 1;
+        result.map(|reservation| reservation.plan.0).map_err(failure)
+    }
+
+    /// Undoes a plan.
+    pub(crate) fn undo(&mut self, plan: u32) {
+        match &mut self.lent {
+            Some(trusted) => trusted.pool.undo(PlanId(plan)),
+            None => self.dropped.push(PlanId(plan)),
+        }
+    }
+
+    /// Returns when a plan starts.
+    pub(crate) fn start(&self, plan: u32) -> Option<f64> {
+        self.lent.as_ref()?.pool.start_of(PlanId(plan))
+    }
+
+    /// Returns the name of a queue.
+    pub(crate) fn queue_name(&self, number: u32) -> String {
+        let trusted = self.lent.as_ref();
+        trusted.map_or_else(String::new, |trusted| trusted.queue_name(number).to_owned())
+    }
+}
+
+fn failure(error: PlanError) -> Failure {
+    match error {
+        PlanError::Unavailable => Failure::Unavailable,
+        PlanError::InUse => Failure::Busy,
     }
 }
 
 impl Trusted {
+    /// Prepares for a call of `schedule`.
+    pub(super) fn begin(&mut self) {
+        self.decided = 0;
+        self.planned = 0;
+        self.planning_work = 0;
+    }
+
+    fn check_planning(&self) -> Result<(), Failure> {
+        if self.planning_work >= PLANNING_PER_CALL {
+            Err(Failure::Budget)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns the number of a queue, a new one for a new name.
+    pub(super) fn queue_number(&mut self, name: &str) -> u32 {
+        if name.is_empty() {
+            return 0;
+        }
+        let known = self.queues.iter().position(|known| &**known == name);
+        let at = known.unwrap_or_else(|| {
+            if self.queues.len() < QUEUES_MAX {
+                self.queues.push(name.into());
+            }
+            self.queues.len() - 1
+        });
+        u32::try_from(at + 1).unwrap_or(0)
+    }
+
+    fn queue_name(&self, number: u32) -> &str {
+        let at = usize::try_from(number)
+            .ok()
+            .and_then(|number| number.checked_sub(1));
+        at.and_then(|at| self.queues.get(at)).map_or("", |name| name)
+    }
+
     /// Allocates for a pending job, checked, and answers for it. A job that can no longer be met is denied and reported as not pending.
-    pub(super) fn allocate(&mut self, id: u64) -> Result<(), Failure> {
+    pub(super) fn allocate(&mut self, id: u64, placement: Option<Placement>) -> Result<(), Failure> {
         if self.decided >= ALLOCATIONS_PER_CALL {
             return Err(Failure::Budget);
         }
         let job = self.pending.get(&id).ok_or(Failure::NotPending)?;
-        let answer = match self.pool.allocate(id, &job.request, self.now) {
+        let placement = placement.unwrap_or_else(|| self.settings.placement(&job.queue));
+        let head = self
+            .pool
+            .planned()
+            .next()
+            .map(|(head, _)| head)
+            .filter(|head| *head != id);
+        let answer = match self.pool.allocate_placed(id, &job.request, self.now, placement) {
             Err(AllocError::Busy) => return Err(Failure::Busy),
-            Ok(grant) => {
-                let summary = serde_json::Value::from(grant.summary);
-                let annotations = format!(r#"{{"sched":{{"resource_summary":{summary}}}}}"#);
-                SchedAnswer::Alloc {
+            Ok(grant) => SchedAnswer::Alloc {
+                id,
+                annotations: annotations(&grant, head, &self.annotator.forget(id)),
+                r: grant.r,
+            },
+            Err(error) => {
+                self.annotator.forget(id);
+                SchedAnswer::Deny {
                     id,
-                    r: grant.r,
-                    annotations,
+                    note: error.to_string(),
                 }
             }
-            Err(error) => SchedAnswer::Deny {
-                id,
-                note: error.to_string(),
-            },
         };
         let granted = matches!(answer, SchedAnswer::Alloc { .. });
         self.pending.remove(&id);
@@ -70,4 +195,26 @@ impl Trusted {
         self.answers.push(answer);
         if granted { Ok(()) } else { Err(Failure::NotPending) }
     }
+
+    /// Forgets a pending job; returns true when there was one.
+    pub(super) fn forget(&mut self, id: u64) -> bool {
+        self.annotator.forget(id);
+        self.pool.undo_plans_of(id);
+        self.pending.remove(&id).is_some()
+    }
+}
+
+/// Returns the annotations of a job that starts: what it got, the job that it passed, and nulls for what was said while it waited.
+fn annotations(grant: &Grant, passed: Option<u64>, said: &[&'static str]) -> String {
+    if passed.is_none() && said.is_empty() {
+        // nearly every job
+        let summary = Value::from(grant.summary.as_str());
+        return format!(r#"{{"sched":{{"resource_summary":{summary}}}}}"#);
+    }
+    let mut sched: Map<String, Value> = said.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
+    sched.insert("resource_summary".to_owned(), Value::from(grant.summary.as_str()));
+    if let Some(head) = passed {
+        sched.insert("backfill".to_owned(), Value::from(JobId(head).to_string()));
+    }
+    json!({ "sched": sched }).to_string()
 }

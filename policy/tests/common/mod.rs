@@ -1,6 +1,8 @@
 //! What the tests of real components share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod sched;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

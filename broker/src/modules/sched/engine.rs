@@ -3,6 +3,7 @@
 use super::Sched;
 use crate::modules::policy_link::{self, PolicyLink};
 use crate::service::{Cx, RpcError};
+use flux_formats::errno;
 use flux_policy::{Answer, Command, HostConfig, World};
 use serde_json::{Value, json};
 
@@ -32,12 +33,7 @@ impl PolicyEngine {
     /// # Errors
     /// The policy thread cannot be started.
     pub(super) fn open(cx: &mut Cx<'_>) -> Result<Self, RpcError> {
-        let name = cx
-            .config
-            .pointer("/sched-simple/policy")
-            .and_then(Value::as_str)
-            .unwrap_or("fcfs")
-            .to_owned();
+        let name = policy(&cx.config)?;
         let args = cx
             .config
             .pointer("/sched-simple/args")
@@ -53,6 +49,31 @@ impl PolicyEngine {
             link: PolicyLink::open(cx, config, Sched::on_answers)?,
         })
     }
+}
+
+/// Returns the policy that the configuration names: `sched-simple.policy`, else Fluxion's `sched-fluxion-qmanager.queue-policy`, else fcfs.
+///
+/// # Errors
+/// EINVAL when the name is not a string.
+pub(super) fn policy(config: &Value) -> Result<String, RpcError> {
+    let keys = [
+        ("/sched-simple/policy", "sched-simple.policy"),
+        (
+            "/sched-fluxion-qmanager/queue-policy",
+            "sched-fluxion-qmanager.queue-policy",
+        ),
+    ];
+    for (pointer, key) in keys {
+        match config.pointer(pointer) {
+            None => {}
+            Some(Value::String(name)) => return Ok(name.clone()),
+            Some(other) => {
+                let text = format!("{key} must be the name of a policy such as \"easy\", not {other}");
+                return Err(RpcError::new(errno::EINVAL, text));
+            }
+        }
+    }
+    Ok("fcfs".to_owned())
 }
 
 impl Engine for PolicyEngine {

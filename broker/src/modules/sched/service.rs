@@ -17,7 +17,7 @@ use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
-use flux_formats::rpc::sched::{FeasibilityRequest, ResourceStatusResponse};
+use flux_formats::rpc::sched::{ExpirationRequest, FeasibilityRequest, ResourceStatusResponse};
 use flux_policy::pool::Request;
 use flux_policy::{Answer, Command, SchedAnswer, SchedCommand, Submit};
 use serde_json::value::RawValue;
@@ -125,6 +125,7 @@ impl Sched {
                             priority,
                             userid,
                             t_submit,
+                            queue: queue_of(&jobspec),
                             request,
                         };
                         self.command(cx, SchedCommand::Submit(Box::new(submit)));
@@ -227,6 +228,9 @@ impl Sched {
                 self.allocated += 1;
                 events.push((JobId(id), SchedEvent::Alloc { r, annotations }));
             }
+            SchedAnswer::Annotate { id, annotations } => {
+                events.push((JobId(id), SchedEvent::Annotate { annotations }));
+            }
             SchedAnswer::Deny { id, note } => {
                 self.pending = self.pending.saturating_sub(1);
                 events.push((JobId(id), SchedEvent::Deny { note }));
@@ -298,6 +302,15 @@ impl Sched {
         Ok(())
     }
 
+    /// A running job's time limit has changed: plans of waiting jobs depend on it.
+    fn on_expiration(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
+        let ExpirationRequest { id, expiration } = req.payload_json()?;
+        self.check_engine()?;
+        self.command(cx, SchedCommand::Extend { id: id.0, expiration });
+        cx.respond_empty(req);
+        Ok(())
+    }
+
     fn check_engine(&self) -> Result<(), RpcError> {
         if self.engine.is_some() {
             Ok(())
@@ -305,6 +318,12 @@ impl Sched {
             Err(RpcError::new(errno::EIO, "the scheduler's plugin is not loaded"))
         }
     }
+}
+
+/// Returns the queue that a jobspec names; empty when it names none.
+fn queue_of(jobspec: &Value) -> Box<str> {
+    let queue = jobspec.pointer("/attributes/system/queue");
+    queue.and_then(Value::as_str).unwrap_or("").into()
 }
 
 const SCHED: &[Method] = &[
@@ -353,11 +372,7 @@ impl Service for Sched {
                 self.command(cx, SchedCommand::Status { token });
             }),
             "feasibility.check" => self.on_feasibility(cx, &req),
-            // time limits change nothing here: no reservation depends on them
-            "sched.expiration" => req
-                .payload_json::<flux_formats::rpc::sched::ExpirationRequest>()
-                .map(|_| cx.respond_empty(&req))
-                .map_err(RpcError::from),
+            "sched.expiration" => self.on_expiration(cx, &req),
             _ => Err(RpcError::new(
                 errno::ENOSYS,
                 "this scheduler serves the job manager of its own broker only",

@@ -8,5 +8,6 @@ mod policy;
 
 pub use host::{Host, Level};
 pub use policy::{
-    AllocFailure, Changes, Counts, Frobnicator, Job, Pending, Pool, Refusal, Scheduler, Validator,
+    AllocFailure, Changes, Counts, Frobnicator, Job, Pending, Placement, Plan, Pool, Refusal, Scheduler,
+    Validator,
 };

@@ -1,5 +1,8 @@
 //! What does a policy implement?
 
+use std::any::Any;
+use std::fmt;
+
 use crate::host::Host;
 
 /// EINVAL, what most refusals carry.
@@ -93,6 +96,8 @@ pub struct Pending {
     pub exclusive: bool,
     /// Time limit in seconds; 0 is none.
     pub duration: f64,
+    /// Number of the queue, see [`Pool::queue_name`]; 0 in none.
+    pub queue: u32,
 }
 
 /// What happened since a scheduler was asked last.
@@ -104,7 +109,7 @@ pub struct Changes {
     pub resources: bool,
 }
 
-/// Why an allocation did not happen.
+/// Why nothing was allocated or planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllocFailure {
     /// Not now.
@@ -113,6 +118,63 @@ pub enum AllocFailure {
     NotPending,
     /// Enough for this call: return true and go on in the next.
     Budget,
+    /// Nodes are needed that are down: nothing can be planned.
+    Unavailable,
+}
+
+/// Which of several possible nodes, cores and GPUs a job gets; those with `x` give nodes whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// What the site configured.
+    Configured,
+    /// Nodes with most free cores first.
+    Worstfit,
+    /// In order of rank.
+    First,
+    /// As `First`, whole nodes.
+    Firstnodex,
+    /// Lowest nodes and cores.
+    Low,
+    /// Highest nodes and cores.
+    High,
+    /// As `Low`.
+    Lonode,
+    /// As `High`.
+    Hinode,
+    /// As `Low`, whole nodes.
+    Lonodex,
+    /// As `High`, whole nodes.
+    Hinodex,
+}
+
+/// Resources that are kept for a pending job. Dropping it undoes the plan.
+pub struct Plan {
+    start: Option<f64>,
+    /// Undoes the plan when dropped.
+    _kept: Box<dyn Any>,
+}
+
+impl Plan {
+    /// Returns a plan that lasts as long as `kept`.
+    pub fn new(start: Option<f64>, kept: impl Any) -> Plan {
+        Plan {
+            start,
+            _kept: Box::new(kept),
+        }
+    }
+
+    /// Returns when the job can start, in seconds since the epoch; none when that depends on jobs without a time limit.
+    pub fn start(&self) -> Option<f64> {
+        self.start
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How much there is.
@@ -134,8 +196,35 @@ pub trait Pool {
     /// When it must wait, is not pending, or the call has done enough.
     fn allocate(&self, id: u64) -> Result<(), AllocFailure>;
 
+    /// As [`allocate`](Self::allocate), by a placement of the policy's choice.
+    ///
+    /// # Errors
+    /// As of `allocate`.
+    fn allocate_placed(&self, id: u64, placement: Placement) -> Result<(), AllocFailure>;
+
     /// Returns how much there is.
     fn count(&self) -> Counts;
+
+    /// Returns how much there is on the nodes that a constraint allows (RFC 31, JSON text).
+    ///
+    /// # Errors
+    /// Why the constraint cannot be read.
+    fn query(&self, constraint: &str) -> Result<Counts, String>;
+
+    /// Returns the earliest time from `after` on at which a pending job could start; none when that depends on jobs without a time limit.
+    ///
+    /// # Errors
+    /// When it is not pending, nodes are down, or the call has planned enough.
+    fn earliest(&self, id: u64, after: f64) -> Result<Option<f64>, AllocFailure>;
+
+    /// Keeps resources for a pending job from `at` on, or as early as possible.
+    ///
+    /// # Errors
+    /// When it is not pending, nodes are down, the call has planned enough, or `at` is too early.
+    fn reserve(&self, id: u64, at: Option<f64>) -> Result<Plan, AllocFailure>;
+
+    /// Returns the name of a queue by its number.
+    fn queue_name(&self, number: u32) -> String;
 }
 
 /// Orders pending jobs.

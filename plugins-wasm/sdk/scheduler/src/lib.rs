@@ -11,32 +11,73 @@ wit_bindgen::generate!({
 flux_policy_sdk_core::implement_host!();
 
 use exports::flux::policy::scheduling;
+use flux::policy::pool;
+use flux_policy_sdk_core::{AllocFailure, Counts, Placement, Plan};
 
 /// The broker's resources.
 #[derive(Debug)]
 pub struct BrokerPool;
 
+fn failure(failure: pool::Failure) -> AllocFailure {
+    match failure {
+        pool::Failure::Busy => AllocFailure::Busy,
+        pool::Failure::NotPending => AllocFailure::NotPending,
+        pool::Failure::Budget => AllocFailure::Budget,
+        pool::Failure::Unavailable => AllocFailure::Unavailable,
+    }
+}
+
+fn placement(placement: Placement) -> pool::Placement {
+    match placement {
+        Placement::Configured => pool::Placement::Configured,
+        Placement::Worstfit => pool::Placement::Worstfit,
+        Placement::First => pool::Placement::First,
+        Placement::Firstnodex => pool::Placement::Firstnodex,
+        Placement::Low => pool::Placement::Low,
+        Placement::High => pool::Placement::High,
+        Placement::Lonode => pool::Placement::Lonode,
+        Placement::Hinode => pool::Placement::Hinode,
+        Placement::Lonodex => pool::Placement::Lonodex,
+        Placement::Hinodex => pool::Placement::Hinodex,
+    }
+}
+
+fn counts(counts: pool::Counts) -> Counts {
+    Counts {
+        nodes_up: counts.nodes_up,
+        cores_free: counts.cores_free,
+        gpus_free: counts.gpus_free,
+    }
+}
+
 impl flux_policy_sdk_core::Pool for BrokerPool {
-    fn allocate(&self, id: u64) -> Result<(), flux_policy_sdk_core::AllocFailure> {
-        use flux::policy::pool::Failure;
-        flux::policy::pool::allocate(id).map_err(|failure| match failure {
-            Failure::Busy => flux_policy_sdk_core::AllocFailure::Busy,
-            Failure::NotPending => flux_policy_sdk_core::AllocFailure::NotPending,
-            Failure::Budget => flux_policy_sdk_core::AllocFailure::Budget,
-        })
+    fn allocate(&self, id: u64) -> Result<(), AllocFailure> {
+        pool::allocate(id).map_err(failure)
     }
 
-    fn count(&self) -> flux_policy_sdk_core::Counts {
-        let flux::policy::pool::Counts {
-            nodes_up,
-            cores_free,
-            gpus_free,
-        } = flux::policy::pool::count();
-        flux_policy_sdk_core::Counts {
-            nodes_up,
-            cores_free,
-            gpus_free,
-        }
+    fn allocate_placed(&self, id: u64, placed: Placement) -> Result<(), AllocFailure> {
+        pool::allocate_placed(id, placement(placed)).map_err(failure)
+    }
+
+    fn count(&self) -> Counts {
+        counts(pool::count())
+    }
+
+    fn query(&self, constraint: &str) -> Result<Counts, String> {
+        pool::query(constraint).map(counts)
+    }
+
+    fn earliest(&self, id: u64, after: f64) -> Result<Option<f64>, AllocFailure> {
+        pool::earliest(id, after).map_err(failure)
+    }
+
+    fn reserve(&self, id: u64, at: Option<f64>) -> Result<Plan, AllocFailure> {
+        let plan = pool::reserve(id, at).map_err(failure)?;
+        Ok(Plan::new(plan.start(), plan))
+    }
+
+    fn queue_name(&self, number: u32) -> String {
+        pool::queue_name(number)
     }
 }
 
@@ -53,6 +94,7 @@ impl From<scheduling::Pending> for flux_policy_sdk_core::Pending {
             gpus_per_slot: job.gpus_per_slot,
             exclusive: job.exclusive,
             duration: job.duration,
+            queue: job.queue,
         }
     }
 }
