@@ -16,6 +16,8 @@ use crate::sys::{cred, signal};
 pub struct Plan<'a> {
     /// The program, opened and looked at.
     pub program: &'a OwnedFd,
+    /// Its path, when it may be a script. Only root can have put another file there since.
+    pub path: Option<&'a CStr>,
     /// Its words.
     pub arguments: &'a [CString],
     /// `NAME=VALUE`
@@ -169,7 +171,10 @@ fn become_child(
         }
         signal::default_all();
         signal::unblock_all().map_err(at(12))?;
-        Err((13, process::exec(plan.program.as_fd(), arguments, environment)))
+        Err((
+            13,
+            process::exec(plan.program.as_fd(), plan.path, arguments, environment),
+        ))
     };
     match steps() {
         Ok(never) => match never {},

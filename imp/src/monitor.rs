@@ -84,7 +84,8 @@ fn serve(caller: &Caller, command: &str, relay: &mut UnixStream, log: &mut Log) 
         )));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-' || c == '\u{192}';
-    if asked.jobid.is_empty() || asked.jobid.len() > JOBID_MAX || !asked.jobid.chars().all(plain) {
+    let option = asked.jobid.starts_with('-');
+    if asked.jobid.is_empty() || option || asked.jobid.len() > JOBID_MAX || !asked.jobid.chars().all(plain) {
         return Err(refuse(format!("exec: {} is no job id", asked.jobid)));
     }
     let (user, signed) = target(&sign, &asked.token, &owner, exec.uid_min, &mut resolver)?;
@@ -94,23 +95,17 @@ fn serve(caller: &Caller, command: &str, relay: &mut UnixStream, log: &mut Log) 
     if exec.refuse_replay {
         replay::record(&asked.token, &signed.0, &signed.1).map_err(refuse)?;
     }
+    let session = exec
+        .pam
+        .then(|| Session::open(&user.name, &owner.name))
+        .transpose();
+    let mut session = session.map_err(|why| refuse(format!("exec: {why}")))?;
+    // After PAM, whose modules may do anything: whatever they end, no empty group stays.
     let cgroup = group(exec.cgroup, &asked, log)?;
-    let session = match exec.pam {
-        true => Some(Session::open(&user.name, &owner.name)),
-        false => None,
-    };
-    let mut session = match session.transpose() {
-        Ok(session) => session,
-        Err(why) => {
-            if let Some(cgroup) = &cgroup {
-                cgroup.remove();
-            }
-            return Err(refuse(format!("exec: {why}")));
-        }
-    };
     let ends = start_shell(
         &Plan {
             program: &shell,
+            path: None,
             arguments: &words(&asked),
             environment: &environment.variables,
             identity: Identity::User {
@@ -285,7 +280,8 @@ fn script(config: &Config, owner: &User, relay: &mut UnixStream, log: &mut Log) 
     let limits = crate::limits::Limits::current().map_err(|err| refuse(format!("run: {err}")))?;
     let started = launch(&Plan {
         program: &program,
-        arguments: &[path],
+        path: Some(&path),
+        arguments: std::slice::from_ref(&path),
         environment: &environment,
         identity: Identity::Root,
         limits,

@@ -69,10 +69,14 @@ pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid)
         Ok(request) => request,
         Err(why) => return fail(&why),
     };
-    match request.encode() {
-        // A monitor that has refused already does not read; its words are what counts.
-        Ok(kv) => drop(wire::send(&mut monitor, &kv)),
+    let kv = match request.encode() {
+        Ok(kv) => kv,
         Err(err) => return fail(&format!("exec: the input cannot be sent: {err}")),
+    };
+    match wire::send(&mut monitor, &kv) {
+        Err(err) if err.kind() == io::ErrorKind::InvalidInput => return fail("exec: the input is too long"),
+        // A monitor that has refused already does not read; its words are what counts.
+        _ => {}
     }
     loop {
         let events = [(monitor.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];

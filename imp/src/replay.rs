@@ -35,7 +35,9 @@ pub fn record(token: &str, unwrapped: &Unwrapped, sign: &Config) -> Result<(), S
     let above = path::open_directory(above).map_err(|why| format!("exec: {why}"))?;
     let store = directory(&above, name)?;
     let day = directory(&store, &format!("day{}", made.div_euclid(DAY_SECS)))?;
-    let hash: String = Sha256::digest(token.as_bytes())
+    // Not the signature: munged reads some that differ in form only.
+    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+    let hash: String = Sha256::digest(signed.as_bytes())
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();

@@ -1,6 +1,6 @@
 //! Who is behind a user id? A dropped helper asks the name service, whose modules are nobody's to audit.
 //!
-//! It answers any number of questions: `uid u32` is followed by a frame of [`wire`] with the entry, or without keys.
+//! It answers any number of questions: `uid u32` is followed by a frame of [`wire`] with the entry, or `nobody`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -88,7 +88,12 @@ impl Drop for Resolver {
 fn answer(mut stream: UnixStream) -> std::io::Result<()> {
     let mut uid = [0; 4];
     while stream.read_exact(&mut uid).is_ok() {
-        let kv = look_up(u32::from_ne_bytes(uid)).unwrap_or_default();
+        let nobody = || {
+            let mut kv = Kv::new();
+            let _put = kv.put("nobody", Value::Bool(true));
+            kv
+        };
+        let kv = look_up(u32::from_ne_bytes(uid)).unwrap_or_else(nobody);
         wire::send(&mut stream, &kv)?;
     }
     Ok(())

@@ -35,8 +35,8 @@ pub fn clean() -> Result<Caller, String> {
     let failed = |what: &'static str| move |err: std::io::Error| format!("cannot {what}: {err}");
     // Nothing interrupts from here on; what is pending stays pending.
     signal::block_all().map_err(failed("block signals"))?;
-    signal::default_all();
     signal::stop_timers().map_err(failed("stop timers"))?;
+    signal::default_all();
     // The standard library has opened /dev/null where one of these was closed.
     for number in 0..=2 {
         if !fd::is_open(number) {

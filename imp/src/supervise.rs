@@ -159,6 +159,7 @@ impl Job<'_> {
             return true;
         }
         let deadline = Instant::now() + END_TIME;
+        let mut removed = self.cgroup.is_none();
         loop {
             self.kill();
             let childless = loop {
@@ -168,10 +169,9 @@ impl Job<'_> {
                     Err(_) => break true,
                 }
             };
-            let empty = self
-                .cgroup
-                .is_none_or(|cgroup| !cgroup.is_populated() && cgroup.remove());
-            if childless && empty {
+            let remove = |cgroup: &Cgroup| !cgroup.is_populated() && cgroup.remove();
+            removed = removed || self.cgroup.is_some_and(remove);
+            if childless && removed {
                 return true;
             }
             if Instant::now() > deadline {

@@ -125,6 +125,10 @@ pub fn decode(path: &Path, connect: Connect, credential: &str) -> Result<Credent
     if credential.len() > CREDENTIAL_MAX {
         return Err(MungeError::Status(0, "credential is too long".to_owned()));
     }
+    // munged passes over white space around it: one credential would have many forms.
+    if !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(MungeError::Status(0, "credential is not plain text".to_owned()));
+    }
     // munged expects the end of a C string.
     let mut text = credential.as_bytes().to_vec();
     text.push(0);

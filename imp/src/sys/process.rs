@@ -204,14 +204,22 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Runs the open file in place of this program; returns only to say why not. Allocates nothing.
-pub fn exec(file: BorrowedFd<'_>, arguments: &Words<'_>, environment: &Words<'_>) -> io::Error {
-    // SAFETY: both lists end with a null pointer and outlive the call, as do the strings that they borrow.
+/// Runs a program in place of this one; returns only to say why not. Allocates nothing.
+///
+/// The program is the open file itself, or, for one that is named, whatever is at its path: an interpreter of scripts must
+/// be able to open it again.
+pub fn exec(
+    file: BorrowedFd<'_>,
+    path: Option<&CStr>,
+    arguments: &Words<'_>,
+    environment: &Words<'_>,
+) -> io::Error {
+    // SAFETY: the path ends with NUL, both lists end with a null pointer and outlive the call, as do their strings.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             file.as_raw_fd(),
-            c"".as_ptr(),
+            path.unwrap_or(c"").as_ptr(),
             arguments.0.as_ptr(),
             environment.0.as_ptr(),
             libc::AT_EMPTY_PATH,

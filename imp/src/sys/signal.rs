@@ -50,13 +50,17 @@ pub fn default_all() {
     }
 }
 
-/// Stops the timers that survive `exec`.
+/// Stops the timers that survive `exec`, and forgets the signals that they have sent already.
 pub fn stop_timers() -> io::Result<()> {
     // SAFETY: all bytes zero is a stopped timer.
     let off: libc::itimerval = unsafe { std::mem::zeroed() };
     for which in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
         // SAFETY: `off` is whole.
         check(unsafe { libc::setitimer(which, &raw const off, std::ptr::null_mut()) })?;
+    }
+    for signal in [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF] {
+        // SAFETY: SIG_IGN is a valid action. It discards what is pending.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     Ok(())
 }
