@@ -1,10 +1,11 @@
 //! How fast is it, beside flux-core 0.88? `make bench` installs for release, then runs every row and prints a table.
 //!
-//! flux-core's figures were measured on a machine with 2 cores (gcc 12 -O2, Debian 12, loopback, medians) and are
-//! written here as numbers; where the programs differ in speed, the ratio says more than either column.
+//! Where flux-core is installed, the same rows are measured with it, in the same run. Else its figures are those of a machine with
+//! 2 cores (gcc 12 -O2, Debian 12, loopback, medians), marked with a star: ratios to them are rough.
 
 mod instance;
 mod jobs;
+mod original;
 mod rows;
 mod verify;
 
@@ -58,6 +59,8 @@ struct Figure {
     unit: Unit,
     /// flux-core's figure, where there is one.
     theirs: Option<f64>,
+    /// It was measured in this run.
+    measured: bool,
     /// What we want to reach.
     goal: f64,
     /// What was measured now.
@@ -74,7 +77,9 @@ struct Bench {
 }
 
 /// A group of rows that is measured in one go and may fail without hurting the others.
-type Group = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
+type Group = (&'static str, Measure);
+/// Measures the rows of a group.
+type Measure = fn(&Bench) -> Result<Vec<Figure>>;
 
 const GROUPS: &[Group] = &[
     ("boot", rows::boot),
@@ -88,14 +93,16 @@ const GROUPS: &[Group] = &[
     ("history", jobs::history),
 ];
 
-/// Runs `cargo xtask bench --prefix=DIR [--history=N] [GROUP...]`.
+/// Runs `cargo xtask bench --prefix=DIR [--history=N] [--flux-core=DIR] [GROUP...]`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut prefix = None;
+    let mut original = None;
     let mut history = 20_000;
     let mut wanted = Vec::new();
     for arg in args {
         match arg.split_once('=') {
             Some(("--prefix", dir)) => prefix = Some(PathBuf::from(dir)),
+            Some(("--flux-core", dir)) => original = Some(PathBuf::from(dir)),
             Some(("--history", count)) => history = count.parse().context("--history is a number of jobs")?,
             None if GROUPS.iter().any(|(name, _)| name == arg) => wanted.push(arg.as_str()),
             _ => {
@@ -113,12 +120,17 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let scratch = std::env::temp_dir().join(format!("flux-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
+    let original = original::find(original)?.map(|prefix| Bench {
+        prefix,
+        scratch: scratch.join("flux-core"),
+        history,
+    });
     let bench = Bench {
         prefix,
         scratch,
         history,
     };
-    let failed = run_groups(&bench, &wanted);
+    let failed = run_groups(&bench, original.as_ref(), &wanted);
     std::fs::remove_dir_all(&bench.scratch)?;
     if failed > 0 {
         bail!("{failed} groups of figures could not be measured");
@@ -126,19 +138,24 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn run_groups(bench: &Bench, wanted: &[&str]) -> usize {
+fn run_groups(bench: &Bench, original: Option<&Bench>, wanted: &[&str]) -> usize {
     let mut failed = 0;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    crate::print(&format!(
-        "{cores} cores; flux-core 0.88's figures are from 2 cores\n"
-    ));
+    crate::print(&match original {
+        Some(original) => format!(
+            "{cores} cores; flux-core is measured too, from {}",
+            original.prefix.display()
+        ),
+        None => format!("{cores} cores; flux-core is not installed here"),
+    });
+    crate::print("* flux-core 0.88 on another machine with 2 cores\n");
     crate::print(&line("work", "ours", "flux-core", "ratio", "goal", ""));
     for (name, measure) in GROUPS {
         if !wanted.is_empty() && !wanted.contains(name) {
             continue;
         }
         let started = Instant::now();
-        match measure(bench) {
+        match measure(bench).map(|figures| original::compare(original, name, *measure, figures)) {
             Ok(figures) => figures.iter().for_each(|figure| crate::print(&figure.line())),
             Err(err) => {
                 failed += 1;
@@ -162,9 +179,16 @@ impl Figure {
             work: work.into(),
             unit,
             theirs: theirs.into(),
+            measured: false,
             goal,
             ours,
         }
+    }
+
+    /// Replaces flux-core's figure by one of this run.
+    fn compare(&mut self, theirs: f64) {
+        self.theirs = Some(theirs);
+        self.measured = true;
     }
 
     fn met(&self) -> bool {
@@ -187,13 +211,14 @@ impl Figure {
 
     fn line(&self) -> String {
         let unit = self.unit.name();
+        let star = if self.measured { "" } else { "*" };
         let sign = if self.unit.more_is_better() { ">=" } else { "<=" };
         line(
             &self.work,
             &format!("{} {unit}", number(self.ours)),
             &self
                 .theirs
-                .map_or("-".into(), |theirs| format!("{} {unit}", number(theirs))),
+                .map_or("-".into(), |theirs| format!("{} {unit}{star}", number(theirs))),
             &self
                 .ratio()
                 .map_or("-".into(), |ratio| format!("{}x", number(ratio))),
