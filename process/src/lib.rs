@@ -21,7 +21,7 @@ pub use identity::Identity;
 pub use pidfd::PidFd;
 pub use poll::{Interest, PollSet, Ready};
 pub use signal::Signal;
-pub use spawn::{Child, Command, ProcessGroup, SpawnError};
+pub use spawn::{Child, Command, EnvBlock, ProcessGroup, SpawnError};
 pub use status::WaitStatus;
 
 /// Returns the real user id of this process.

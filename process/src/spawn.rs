@@ -1,10 +1,11 @@
 //! How is a program started with exactly the environment, directory, descriptors and group it shall have?
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::pidfd::PidFd;
 use crate::signal::{self, Signal};
@@ -89,11 +90,52 @@ pub struct Command {
     program: OsString,
     args: Vec<OsString>,
     env: Option<Vec<(OsString, OsString)>>,
+    block: Option<EnvBlock>,
     cwd: Option<PathBuf>,
     fds: Vec<(RawFd, OwnedFd)>,
     null: Vec<RawFd>,
     group: ProcessGroup,
     tty: Option<CString>,
+}
+
+/// Environment variables that many children get, encoded once.
+#[derive(Clone, Debug)]
+pub struct EnvBlock(Rc<[CString]>);
+
+impl EnvBlock {
+    /// Returns a block of these variables.
+    ///
+    /// # Errors
+    /// [`SpawnError::Nul`].
+    pub fn new<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, SpawnError> {
+        let entry = |(name, value): (K, V)| variable(name.as_ref(), value.as_ref());
+        variables
+            .into_iter()
+            .map(entry)
+            .collect::<Result<_, _>>()
+            .map(EnvBlock)
+    }
+
+    /// Returns the last value of a variable.
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        let mut entries = self.0.iter().rev().map(|entry| entry.as_bytes());
+        entries
+            .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+            .map(OsStr::from_bytes)
+    }
+}
+
+/// Returns `NAME=VALUE`.
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, SpawnError> {
+    let mut bytes = Vec::with_capacity(name.len() + value.len() + 2);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(b'=');
+    bytes.extend_from_slice(value.as_bytes());
+    CString::new(bytes).map_err(|_| SpawnError::Nul {
+        what: "environment variable",
+    })
 }
 
 /// A started program.
@@ -112,6 +154,7 @@ impl Command {
             args: vec![program.clone()],
             program,
             env: None,
+            block: None,
             cwd: None,
             fds: Vec::new(),
             null: Vec::new(),
@@ -143,6 +186,12 @@ impl Command {
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
         );
+        self
+    }
+
+    /// Gives the child the variables of a block, and those of [`Command::env`] after them.
+    pub fn env_block(&mut self, block: &EnvBlock) -> &mut Self {
+        self.block = Some(block.clone());
         self
     }
 
@@ -183,7 +232,9 @@ impl Command {
     /// [`SpawnError`]; nothing has been started then.
     pub fn spawn(self) -> Result<Child, SpawnError> {
         let argv = c_strings(&self.args, "argument")?;
-        let env = self.env_block()?;
+        let own = self.own_variables()?;
+        let shared = self.block.iter().flat_map(|block| block.0.iter());
+        let env: Vec<&CStr> = shared.chain(&own).map(CString::as_c_str).collect();
         let path = self.resolve()?;
         let path = c_string(path.as_os_str(), "program")?;
         let cwd = self
@@ -260,32 +311,24 @@ impl Command {
             .collect()
     }
 
-    fn env_block(&self) -> Result<Vec<CString>, SpawnError> {
-        let entry = |name: &OsStr, value: &OsStr| {
-            let mut bytes = Vec::with_capacity(name.len() + value.len() + 2);
-            bytes.extend_from_slice(name.as_bytes());
-            bytes.push(b'=');
-            bytes.extend_from_slice(value.as_bytes());
-            CString::new(bytes).map_err(|_| SpawnError::Nul {
-                what: "environment variable",
-            })
-        };
+    /// Returns the variables beside those of a block.
+    fn own_variables(&self) -> Result<Vec<CString>, SpawnError> {
         match &self.env {
-            Some(env) => env.iter().map(|(name, value)| entry(name, value)).collect(),
+            Some(env) => env.iter().map(|(name, value)| variable(name, value)).collect(),
+            None if self.block.is_some() => Ok(Vec::new()),
             None => std::env::vars_os()
-                .map(|(name, value)| entry(&name, &value))
+                .map(|(name, value)| variable(&name, &value))
                 .collect(),
         }
     }
 
     fn path_variable(&self) -> OsString {
-        let path = match &self.env {
-            Some(env) => env
-                .iter()
-                .rev()
-                .find(|(name, _)| name == "PATH")
-                .map(|(_, value)| value.clone()),
-            None => std::env::var_os("PATH"),
+        let own = self.env.iter().flatten().rev().find(|(name, _)| name == "PATH");
+        let path = match (own, &self.block, &self.env) {
+            (Some((_, value)), _, _) => Some(value.clone()),
+            (None, Some(block), _) => block.get("PATH").map(OsStr::to_owned),
+            (None, None, Some(_)) => None,
+            (None, None, None) => std::env::var_os("PATH"),
         };
         path.unwrap_or_else(|| DEFAULT_PATH.into())
     }

@@ -27,6 +27,21 @@ fn environment_directory_and_status() {
 }
 
 #[test]
+fn a_block_comes_before_variables_of_ones_own() {
+    let block = EnvBlock::new([("A", "1"), ("PATH", "/nowhere"), ("PATH", "/usr/bin:/bin")]).unwrap();
+    let mut command = sh("echo $A $B $HOME");
+    command.env_block(&block).env([("B", "2")]);
+    assert_eq!(output_of(command).0, "1 2\n");
+    let mut command = sh("echo $A");
+    command.env_block(&block);
+    assert_eq!(output_of(command).0, "1\n", "nothing else of the caller");
+    let mut command = sh("true");
+    command.env_block(&block).env([("PATH", "/nowhere")]);
+    assert_eq!(command.spawn().unwrap_err().exit_code(), 127);
+    assert!(EnvBlock::new([("A", "\0")]).is_err());
+}
+
+#[test]
 fn descriptors_may_be_permuted() {
     let (reader1, writer1) = pipe().unwrap();
     let (reader2, writer2) = pipe().unwrap();

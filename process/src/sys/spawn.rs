@@ -136,7 +136,7 @@ fn errnum(result: libc::c_int) -> io::Result<()> {
 pub(crate) fn spawn(
     path: &CStr,
     argv: &[CString],
-    env: &[CString],
+    env: &[&CStr],
     actions: &[Action<'_>],
     placement: Placement,
 ) -> io::Result<i32> {
@@ -145,8 +145,8 @@ pub(crate) fn spawn(
     for action in actions {
         file_actions.add(action)?;
     }
-    let argv = pointers(argv);
-    let envp = pointers(env);
+    let argv = pointers(argv.iter().map(CString::as_c_str));
+    let envp = pointers(env.iter().copied());
     let mut pid = 0;
     // SAFETY: `path` and the strings behind `argv` and `envp` are NUL terminated and live through the call;
     // both arrays end with a null pointer and posix_spawn does not write through them; attributes and file
@@ -164,9 +164,8 @@ pub(crate) fn spawn(
     Ok(pid)
 }
 
-fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
+fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*mut libc::c_char> {
     strings
-        .iter()
         .map(|text| text.as_ptr().cast_mut())
         .chain([std::ptr::null_mut()])
         .collect()

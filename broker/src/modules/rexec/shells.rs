@@ -20,7 +20,9 @@ use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_exec as rpc;
 use flux_process::identity::kill_session;
-use flux_process::{Command, Identity, PidFd, ProcessGroup, Signal, SpawnError, WaitStatus, memfd_sealed};
+use flux_process::{
+    Command, EnvBlock, Identity, PidFd, ProcessGroup, Signal, SpawnError, WaitStatus, memfd_sealed,
+};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -77,7 +79,7 @@ struct Shell {
 pub(super) struct Shells {
     running: HashMap<JobId, Shell>,
     claims: Claims,
-    env: Option<Vec<(OsString, OsString)>>,
+    env: Option<EnvBlock>,
     /// No shell may stay when this broker leaves.
     take_along: bool,
 }
@@ -225,17 +227,16 @@ impl Rexec {
         command
             .fd(1, output.try_clone().map_err(io_error)?)
             .fd(2, output.try_clone().map_err(io_error)?);
-        let base = self
-            .shells
-            .env
-            .get_or_insert_with(|| base_env(cx))
-            .iter()
-            .cloned();
-        let namespace = (
-            OsString::from("FLUX_KVS_NAMESPACE"),
-            OsString::from(header.id.guest_namespace()),
-        );
-        command.env(base.chain([namespace]));
+        let base = match &self.shells.env {
+            Some(base) => base,
+            None => {
+                let base = EnvBlock::new(base_env(cx)).map_err(|err| spawn_error(&err))?;
+                self.shells.env.insert(base)
+            }
+        };
+        command
+            .env_block(base)
+            .env([("FLUX_KVS_NAMESPACE", header.id.guest_namespace())]);
         let child = command.spawn().map_err(|err| spawn_error(&err))?;
         let (pid, pidfd) = child.into_parts();
         Ok((header, pid, pidfd, output))
