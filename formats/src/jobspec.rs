@@ -3,10 +3,12 @@
 //! A [`Jobspec`] keeps the JSON it was parsed from, so attributes that this version does not know survive, and
 //! beside it the resource counts, computed once.
 
+mod apart;
 mod build;
 mod parse;
 mod path;
 
+pub use apart::{Apart, Joined};
 pub use build::{BuildError, PerResource, PerTask, ResourceType};
 pub use path::PathError;
 

@@ -7,6 +7,7 @@ use super::JobExec;
 use crate::service::Cx;
 use flux_formats::jobid::JobId;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::rc::Rc;
 
 /// Service name of job-exec.
@@ -19,8 +20,10 @@ pub struct StartRequest {
     pub id: JobId,
     /// The job's user.
     pub userid: u32,
-    /// The jobspec, with its environment: the shell gets it as it is.
+    /// The jobspec without environment.
     pub jobspec: Rc<Value>,
+    /// `attributes.system.environment`, as text: the shell gets it with the jobspec.
+    pub environment: Option<Box<RawValue>>,
     /// R of the job (RFC 20).
     pub r: Rc<Value>,
     /// The job was started before the broker restarted: find its shells, do not start new ones.

@@ -12,6 +12,7 @@ use crate::service::{Cx, RpcError};
 use flux_formats::errno;
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::{Encoding, JobId};
+use flux_formats::jobspec::Joined;
 use flux_formats::msg::Message;
 use flux_process::WaitStatus;
 use serde::Serialize;
@@ -28,7 +29,7 @@ const CRITICAL_CONDITION: u8 = 2;
 /// The part of the shell's input document that is the same on all ranks.
 #[derive(Serialize)]
 struct Document<'a> {
-    jobspec: &'a Value,
+    jobspec: Joined<'a>,
     #[serde(rename = "R")]
     r: &'a Value,
     #[serde(rename = "J", skip_serializing_if = "Option::is_none")]
@@ -166,7 +167,10 @@ impl JobExec {
             _ => vec![shell, id],
         };
         let document = Document {
-            jobspec: &request.jobspec,
+            jobspec: Joined {
+                jobspec: &request.jobspec,
+                environment: request.environment.as_deref(),
+            },
             r: &request.r,
             j: request.j.as_deref(),
         };

@@ -35,6 +35,7 @@ fn start(hub: &mut TestHub, id: u64, ranks: &str, test: Option<Value>, expiratio
             id: JobId(id),
             userid: crate::service::testing::OWNER,
             jobspec: Rc::new(jobspec),
+            environment: None,
             r: Rc::new(r),
             reattach: false,
             finished: false,

@@ -2,10 +2,10 @@
 
 use crate::service::RpcError;
 use flux_formats::errno;
+use flux_formats::jobspec::Apart;
 use flux_formats::msg::{Message, role};
 use flux_formats::rpc::job_ingest::{SubmitRequest, flags};
 use flux_sign::Mechanism;
-use serde_json::Value;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct Checked {
     pub(super) j: Rc<str>,
     /// The jobspec's text as it was signed.
     pub(super) text: Arc<str>,
-    pub(super) jobspec: Value,
+    pub(super) jobspec: Apart,
 }
 
 /// Checks a request.
@@ -89,8 +89,7 @@ pub(super) fn check(req: &Message, owner: u32, allow_root: bool) -> Result<Check
     }
     let text = String::from_utf8(token.payload)
         .map_err(|_| inval("jobspec: invalid JSON: not UTF-8 text".to_owned()))?;
-    let jobspec: Value =
-        serde_json::from_str(&text).map_err(|err| inval(format!("jobspec: invalid JSON: {err}")))?;
+    let jobspec = Apart::read(&text).map_err(|err| inval(format!("jobspec: invalid JSON: {err}")))?;
     if owner != 0 && !allow_root && req.userid == 0 {
         return Err(inval("submission of jobs as user root not supported".to_owned()));
     }

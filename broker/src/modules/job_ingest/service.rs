@@ -9,6 +9,7 @@ use flux_formats::errno;
 use flux_formats::eventlog;
 use flux_formats::fsd::Fsd;
 use flux_formats::jobid::{FluidGenerator, JobId};
+use flux_formats::jobspec::Apart;
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::{GetinfoResponse, SubmitResponse, flags};
 use flux_policy::{Accepted, Answer, Command, IngestJob, Refusal};
@@ -241,7 +242,7 @@ impl JobIngest {
 
     fn accepted(&mut self, cx: &mut Cx<'_>, req: Message, mut checked: Checked, accepted: Accepted) {
         if accepted.changed {
-            match serde_json::from_str(&accepted.jobspec) {
+            match Apart::read(&accepted.jobspec) {
                 Ok(jobspec) => checked.jobspec = jobspec,
                 Err(err) => {
                     let text = format!("error decoding jobspec from frobnicator: {err}");
@@ -315,20 +316,16 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Splits the environment off: it goes to the shells, not into the KVS or to others' eyes.
+/// Returns what the job manager takes. The environment goes to the shells, not into the KVS or to others' eyes.
 fn submission(id: JobId, t_submit: f64, checked: Checked) -> Submission {
     let Checked {
         urgency,
         flags,
         userid,
         j,
-        mut jobspec,
+        jobspec: Apart { jobspec, environment },
         ..
     } = checked;
-    let system = jobspec
-        .pointer_mut("/attributes/system")
-        .and_then(Value::as_object_mut);
-    let environment = system.and_then(|system| system.shift_remove("environment"));
     let jobspec_text = jobspec.to_string().into_bytes();
     Submission {
         id,

@@ -8,6 +8,7 @@ use crate::service::{Cx, RpcError, Service};
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::JobId;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -257,8 +258,8 @@ pub struct Submission {
     pub t_submit: f64,
     /// The jobspec after frobnicators, without environment.
     pub jobspec: Value,
-    /// `attributes.system.environment` of the jobspec.
-    pub environment: Option<Value>,
+    /// `attributes.system.environment` of the jobspec, as text.
+    pub environment: Option<Box<RawValue>>,
     /// The JSON text of `jobspec`, as it is stored.
     pub jobspec_text: Vec<u8>,
     /// The signed jobspec as the user sent it.

@@ -4,17 +4,14 @@ use super::JobManager;
 use super::api::ExecEvent;
 use super::commit::After;
 use super::event::{Event, Exception};
-use super::job::{self, End, Exec};
+use super::job::{End, Exec};
 use super::state::State;
-use super::submit::{Environment, Secrets};
+use super::submit::Secrets;
 use crate::modules::job_exec::api::StartRequest;
 use crate::service::Cx;
 use flux_formats::jobid::JobId;
-use serde_json::Value;
+use flux_formats::jobspec::Apart;
 use std::rc::Rc;
-
-/// Where the environment is in a jobspec.
-const ENVIRONMENT: &str = "attributes.system.environment";
 
 impl JobManager {
     /// Starts a job whose `alloc` event is in the KVS, unless it ended meanwhile.
@@ -47,11 +44,10 @@ impl JobManager {
                     .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
                 let secrets = j.and_then(|j| {
                     let payload = flux_sign::unwrap_noverify(&j).ok()?.payload;
-                    let mut jobspec: Value = serde_json::from_slice(&payload).ok()?;
-                    let environment = take_environment(&mut jobspec);
+                    let environment = Apart::read(std::str::from_utf8(&payload).ok()?).ok()?.environment;
                     Some(Secrets {
                         j: j.into(),
-                        environment: environment.into(),
+                        environment,
                     })
                 });
                 let waits = me.active.get(&id).is_some_and(|job| job.exec == Exec::Intended);
@@ -70,23 +66,18 @@ impl JobManager {
             tracing::error!(jobid = %id, "job has no R");
             return;
         };
-        let mut jobspec = job.jobspec.clone();
         let (j, environment) = match secrets {
             Some(Secrets { j, environment }) => {
                 let j = std::str::from_utf8(&j).ok().map(Rc::from);
-                (j, Some(environment))
+                (j, environment)
             }
             None => (None, None),
         };
-        // mock execution starts no process
-        let is_mock = jobspec.pointer("/attributes/system/exec/test").is_some();
-        if let Some(environment) = environment.filter(|_| !is_mock).and_then(Environment::into_value) {
-            job::set_path(Rc::make_mut(&mut jobspec), ENVIRONMENT, &environment);
-        }
         let request = StartRequest {
             id,
             userid: job.userid,
-            jobspec,
+            jobspec: job.jobspec.clone(),
+            environment,
             r,
             reattach: job.marks.reattach,
             finished: job.marks.finished,
@@ -177,12 +168,4 @@ impl JobManager {
         };
         self.post_sure(cx, id, &event);
     }
-}
-
-/// Takes the environment out of a jobspec.
-pub(super) fn take_environment(jobspec: &mut Value) -> Option<Value> {
-    jobspec
-        .pointer_mut("/attributes/system")
-        .and_then(Value::as_object_mut)?
-        .shift_remove("environment")
 }

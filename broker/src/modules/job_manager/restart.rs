@@ -18,6 +18,7 @@ use bytes::Bytes;
 use flux_formats::errno;
 use flux_formats::eventlog;
 use flux_formats::jobid::JobId;
+use flux_formats::jobspec::Apart;
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::flags::WAITABLE;
 use serde_json::{Value, json};
@@ -364,9 +365,7 @@ fn restored(
     sequence: &mut u64,
     names: &mut super::names::Names,
 ) -> Result<Job, ReplayError> {
-    let mut jobspec: Value = serde_json::from_str(jobspec)?;
-    super::exec::take_environment(&mut jobspec);
-    let mut job = Job::new(id, Rc::new(jobspec));
+    let mut job = Job::new(id, Rc::new(Apart::read(jobspec)?.jobspec));
     if !r.is_empty() {
         let mut r: Value = serde_json::from_str(r)?;
         if let Value::Object(r) = &mut r {

@@ -13,14 +13,12 @@ use flux_formats::msg::{self, Message};
 use flux_formats::rpc::job_ingest::flags;
 use flux_formats::rpc::job_manager::{SubmitJob, SubmitRequest, SubmitResponse};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::rc::Rc;
 
 /// Bytes of signed jobspecs and environments that are kept for pending jobs; beyond it they are read again from the
 /// KVS when the job starts.
 pub(super) const SECRET_BYTES_MAX: usize = 64 << 20;
-
-/// Jobs that wait above which environments are kept as text, which takes a fifth of the room.
-const PARSED_MAX: usize = 256;
 
 /// What a job's shells get besides the jobspec that everyone may see.
 #[derive(Debug)]
@@ -28,42 +26,7 @@ pub(super) struct Secrets {
     /// The signed jobspec, UTF-8; the KVS has the same bytes.
     pub(super) j: Bytes,
     /// `attributes.system.environment`.
-    pub(super) environment: Environment,
-}
-
-/// A job's environment.
-#[derive(Debug)]
-pub(super) enum Environment {
-    None,
-    Parsed(Value),
-    /// JSON text.
-    Text(Box<str>),
-}
-
-impl Environment {
-    /// Returns the environment as a value.
-    pub(super) fn into_value(self) -> Option<Value> {
-        match self {
-            Environment::None => None,
-            Environment::Parsed(value) => Some(value),
-            // our own text
-            Environment::Text(text) => serde_json::from_str(&text).ok(),
-        }
-    }
-
-    /// Returns it as text when it is to wait among many.
-    fn for_queue_of(self, jobs: usize) -> Self {
-        match self {
-            Environment::Parsed(value) if jobs > PARSED_MAX => Environment::Text(value.to_string().into()),
-            other => other,
-        }
-    }
-}
-
-impl From<Option<Value>> for Environment {
-    fn from(value: Option<Value>) -> Self {
-        value.map_or(Environment::None, Environment::Parsed)
-    }
+    pub(super) environment: Option<Box<RawValue>>,
 }
 
 /// A job on its way in.
@@ -111,7 +74,6 @@ impl JobManager {
             if result.is_ok() {
                 accepted.push(id);
                 let j = Bytes::copy_from_slice(j.as_bytes());
-                let environment = Environment::from(environment).for_queue_of(self.active.len());
                 self.keep_secrets(
                     id,
                     Secrets {

@@ -309,7 +309,7 @@ impl Bench {
             t_submit: 1_795_240_138.25,
             jobspec_text: jobspec.to_string().into_bytes(),
             jobspec,
-            environment: Some(json!({"PATH": "/bin"})),
+            environment: serde_json::value::to_raw_value(&json!({"PATH": "/bin"})).ok(),
             j: Rc::from("J"),
         }
     }

@@ -7,6 +7,7 @@ use flux_formats::errno;
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::JobId;
 use flux_formats::rpc::job_ingest::flags;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -32,8 +33,8 @@ fn a_job_runs_with_the_golden_events() {
         (id, false, Some("J"))
     );
     assert_eq!(
-        start.jobspec.pointer("/attributes/system/environment"),
-        Some(&json!({"PATH": "/bin"}))
+        start.environment.as_deref().map(RawValue::get),
+        Some(r#"{"PATH":"/bin"}"#)
     );
     assert_eq!(bench.state(id), 16);
     bench.with(move |cx| finish(cx, id, 0));
