@@ -348,13 +348,13 @@ fn find_external(ctx: &Ctx, name: &str) -> Option<PathBuf> {
 fn environment() -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     for (variable, key) in [
-        ("FLUX_EXEC_PATH", "exec_path"),
         ("FLUX_CONNECTOR_PATH", "connector_path"),
         ("FLUX_MODULE_PATH", "module_path"),
         ("MANPATH", "man_path"),
     ] {
         add_path(&mut env, variable, &paths::builtin(key));
     }
+    add_path(&mut env, "FLUX_EXEC_PATH", &paths::exec_path());
     if let Some(dir) = paths::executable_dir().and_then(|dir| dir.into_os_string().into_string().ok()) {
         add_path(&mut env, "PATH", &dir);
     }

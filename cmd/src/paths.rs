@@ -27,5 +27,15 @@ pub(crate) fn find_program(name: &str, variable: &str) -> PathBuf {
     let beside = executable_dir()
         .map(|dir| dir.join(name))
         .filter(|path| path.is_file());
-    beside.unwrap_or_else(|| PathBuf::from(paths::libexecdir()).join(name))
+    beside.unwrap_or_else(|| libexecdir().join(name))
+}
+
+/// Returns the directory of our programs in the installed tree that this one is in.
+fn libexecdir() -> PathBuf {
+    paths::prefix_of(std::env::current_exe().ok().as_deref()).join("libexec/flux")
+}
+
+/// Returns the directory of external sub-commands.
+pub(crate) fn exec_path() -> String {
+    libexecdir().join("cmd").display().to_string()
 }

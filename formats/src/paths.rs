@@ -1,7 +1,10 @@
 //! Where is Flux installed? Paths compiled in from `PREFIX` and `SYSCONFDIR` at build time.
 //!
 //! `make install` sets `FLUX_PREFIX` and `FLUX_SYSCONFDIR` for the compiler; without them the prefix is
-//! `/usr/local`. The programs of one build tree find each other beside themselves first.
+//! `/usr/local`. The programs of one build tree find each other beside themselves first, those of an installed tree
+//! in that tree, so that one made with `DESTDIR` runs in place.
+
+use std::path::{Path, PathBuf};
 
 /// Installation prefix.
 pub const PREFIX: &str = match option_env!("FLUX_PREFIX") {
@@ -26,6 +29,23 @@ pub fn libexecdir() -> String {
 /// Directory of the policies (`.cwasm` components and their manifests).
 pub fn policydir() -> String {
     format!("{PREFIX}/lib/flux/policies")
+}
+
+/// Returns the prefix of the installed tree that a program is in: `DIR` and [`PREFIX`] when `exe` is in `bin` or
+/// `libexec/flux` below it, the compiled-in prefix otherwise.
+pub fn prefix_of(exe: Option<&Path>) -> PathBuf {
+    let tree = exe.and_then(Path::parent).and_then(|dir| {
+        let dir = if dir.ends_with("libexec/flux") {
+            dir.parent()?
+        } else {
+            dir.ends_with("bin").then_some(dir)?
+        };
+        dir.parent()
+    });
+    let installed = Path::new(PREFIX.trim_start_matches('/'));
+    tree.filter(|tree| tree.ends_with(installed))
+        .unwrap_or(Path::new(PREFIX))
+        .to_owned()
 }
 
 /// Returns a built-in configuration value (`flux config builtin KEY`), or `None` for an unknown key.
@@ -58,6 +78,24 @@ pub fn builtin(key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_made_with_destdir_is_found() {
+        let tree = format!("/tmp/dest{PREFIX}");
+        for program in ["bin/flux", "libexec/flux/flux-broker"] {
+            let exe = format!("{tree}/{program}");
+            assert_eq!(prefix_of(Some(Path::new(&exe))), Path::new(&tree));
+        }
+        for other in [
+            "/tmp/target/debug/flux",
+            "/tmp/else/bin/flux",
+            "/bin/flux",
+            "flux",
+        ] {
+            assert_eq!(prefix_of(Some(Path::new(other))), Path::new(PREFIX), "{other}");
+        }
+        assert_eq!(prefix_of(None), Path::new(PREFIX));
+    }
 
     #[test]
     fn known_and_unknown_keys() {

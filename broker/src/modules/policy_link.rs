@@ -6,7 +6,7 @@
 use crate::service::{Cx, RpcError, Service};
 use flux_formats::errno;
 use flux_policy::{Answer, Command, HostConfig, LogRecord, PluginSpec, PolicyHost, World};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -103,12 +103,13 @@ pub(crate) fn policy_dir(cx: &Cx<'_>) -> PathBuf {
     {
         return PathBuf::from(dir);
     }
-    let beside = std::env::current_exe().ok().and_then(|exe| {
+    let exe = std::env::current_exe().ok();
+    let beside = exe.as_deref().and_then(|exe| {
         // target/debug/flux-broker and target/debug/deps/TEST: target/policies
         let dirs = exe.ancestors().skip(1).take(3);
         dirs.map(|dir| dir.join("policies")).find(|dir| dir.is_dir())
     });
-    beside.unwrap_or_else(|| Path::new(&flux_formats::paths::policydir()).to_owned())
+    beside.unwrap_or_else(|| flux_formats::paths::prefix_of(exe.as_deref()).join("lib/flux/policies"))
 }
 
 /// Returns a plugin of a world by the name that the configuration uses: `jobspec` is `validator-jobspec`.
