@@ -210,3 +210,13 @@ fn old_jobs_are_purged_by_the_limits() {
     let after = flux.sandbox().run("flux", &args);
     assert_eq!(after.ok().lines(), before[..7]);
 }
+
+/// Whoever has seen the end of a job in its eventlog finds it inactive, though the end is not durable yet.
+#[test]
+fn an_end_that_was_seen_is_listed() {
+    let flux = Instance::builder(1).persistent().boot();
+    let script = "for i in $(seq 20); do flux jobs -no '{state}' $(flux submit --wait true); done";
+    let output = flux.sh(script);
+    assert_eq!(output.ok().lines(), ["INACTIVE"; 20]);
+    flux.stop();
+}

@@ -352,7 +352,13 @@ impl Service for JobList {
     }
 
     fn on_request(&mut self, cx: &mut Cx<'_>, req: Message) {
-        self.handle(cx, req);
+        // whoever has seen a job's end in its eventlog finds it here too
+        let about_jobs = matches!(req.topic.method(), "list" | "list-id");
+        if about_jobs && cx.provides(manager::SERVICE) {
+            manager::when_delivered(cx, move |me: &mut JobList, cx| me.handle(cx, req));
+        } else {
+            self.handle(cx, req);
+        }
     }
 
     fn on_event(&mut self, cx: &mut Cx<'_>, event: &Message) {

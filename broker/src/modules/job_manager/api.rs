@@ -116,6 +116,15 @@ pub fn subscribe_journal<S: Service>(
     })
 }
 
+/// Calls back when subscribers of the journal have been told of every event that somebody may have read in the KVS by
+/// now. Returns false when the job manager is not loaded.
+pub fn when_delivered<S: Service>(cx: &mut Cx<'_>, done: impl FnOnce(&mut S, &mut Cx<'_>) + 'static) -> bool {
+    let slot = cx.slot();
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+        jobs.when_delivered(cx, Box::new(move |_, cx| cx.to_slot::<S>(slot, done)));
+    })
+}
+
 /// Asks which jobs are inactive, and when each became so (seconds since the epoch), in any order.
 ///
 /// A job whose `clean` event was delivered before is among them; one whose `clean` event is delivered later is not,

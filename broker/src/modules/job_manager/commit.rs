@@ -227,9 +227,26 @@ impl JobManager {
         }
     }
 
+    /// Calls back when subscribers of the journal have been told of all events that readers of the KVS may have seen: a
+    /// commit is visible before it is durable. Does not wait for a store that is full.
+    pub(super) fn when_delivered(&mut self, cx: &mut Cx<'_>, call: Call) {
+        if self.in_flight.is_some() && self.store_error.is_none() {
+            self.delivered_waiters.push(call);
+        } else {
+            call(self, cx);
+        }
+    }
+
+    fn wake_delivered_waiters(&mut self, cx: &mut Cx<'_>) {
+        for call in std::mem::take(&mut self.delivered_waiters) {
+            call(self, cx);
+        }
+    }
+
     fn committed(&mut self, cx: &mut Cx<'_>, result: Result<(), RpcError>) {
         if let Err(err) = result {
             self.commit_failed(cx, &err);
+            self.wake_delivered_waiters(cx);
             return;
         }
         if let Some(why) = self.store_error.take() {
@@ -239,6 +256,7 @@ impl JobManager {
             return;
         };
         self.deliver(cx, batch.events);
+        self.wake_delivered_waiters(cx);
         for after in batch.after {
             self.perform_after(cx, after);
         }

@@ -45,6 +45,8 @@ pub struct JobManager {
     pub(super) armed: bool,
     /// Why eventlogs cannot be written now.
     pub(super) store_error: Option<String>,
+    /// Who waits for the events of the commit in flight.
+    pub(super) delivered_waiters: Vec<super::commit::Call>,
     pub(super) journal: Journal,
     /// Number of the last event.
     pub(super) sequence: u64,
@@ -145,6 +147,7 @@ impl JobManager {
             in_flight: None,
             armed: false,
             store_error: None,
+            delivered_waiters: Vec::new(),
             journal: Journal::default(),
             sequence: 0,
             queues: Queues::default(),
