@@ -29,6 +29,6 @@ if [ -s "$FLUX_TEST_SKIPPED" ]; then
     # everything but the rights of root and what a kernel offers was installed above
     ! grep -vqE '^(root|mount|cgroup2|device programs) ' "$FLUX_TEST_SKIPPED" || die "cases were skipped that should have run"
 fi
-step "fuzz targets: corpus and a few seconds each"
+step "fuzz targets: corpus and ${FLUX_FUZZ_SECONDS:-15} seconds each"
 sh etc/build/fuzz.sh "${FLUX_FUZZ_SECONDS:-15}"
 step "all checks passed"

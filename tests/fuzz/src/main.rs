@@ -1,9 +1,9 @@
 //! Does any byte sequence make a decoder panic, hang, or take memory out of proportion?
 //!
-//! Usage: `flux-fuzz [--seconds N] [--seed N] [--target NAME]... [--corpus DIR] [--replay FILE]`
+//! Usage: `flux-fuzz [--list] [--seconds N] [--seed N] [--target NAME]... [--corpus DIR] [--replay FILE]`
 //!
-//! Replays `corpus/<target>/*`, then mutates for N seconds in all (default 10), shared among the targets. The seed is
-//! printed; equal seeds give equal inputs. A failing input is saved in `failures/` beside the corpus, exit code 1.
+//! Replays `corpus/<target>/*`, then mutates for N seconds (default 1), for each target in turn; `--list` prints the names
+//! of the targets. The seed is printed; equal seeds give equal inputs. A failing input is saved in `failures/` beside the corpus, exit code 1.
 
 mod mutate;
 mod sys;
@@ -23,6 +23,7 @@ const MEMORY_BASE: usize = 64 << 10;
 const TIME_MAX: Duration = Duration::from_secs(2);
 
 struct Options {
+    list: bool,
     seconds: u64,
     seed: u64,
     targets: Vec<String>,
@@ -33,7 +34,8 @@ struct Options {
 fn options() -> Result<Options, String> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut options = Options {
-        seconds: 10,
+        list: false,
+        seconds: 1,
         seed: u64::from(clock.subsec_nanos()),
         targets: Vec::new(),
         corpus: Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"),
@@ -41,6 +43,10 @@ fn options() -> Result<Options, String> {
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(option) = arguments.next() {
+        if option == "--list" {
+            options.list = true;
+            continue;
+        }
         let value = arguments
             .next()
             .ok_or_else(|| format!("{option} needs a value"))?;
@@ -161,6 +167,10 @@ fn main() -> ExitCode {
         TARGETS.iter().for_each(|target| eprintln!("  {}", target.name));
         return ExitCode::from(2);
     }
+    if options.list {
+        chosen.iter().for_each(|target| println!("{}", target.name));
+        return ExitCode::SUCCESS;
+    }
     if let Some(path) = &options.replay {
         let Ok(input) = std::fs::read(path) else {
             eprintln!("flux-fuzz: cannot read {}", path.display());
@@ -173,11 +183,10 @@ fn main() -> ExitCode {
         });
         return ExitCode::from(u8::from(failures.count() > 0));
     }
-    println!("seed {}", options.seed);
+    let names: Vec<_> = chosen.iter().map(|target| target.name).collect();
+    println!("{}: seed {}", names.join(" "), options.seed);
     std::panic::set_hook(Box::new(|_| {}));
-    let share = u32::try_from(chosen.len()).unwrap_or(1).max(1);
-    let time = Duration::from_secs(options.seconds) / share;
+    let time = Duration::from_secs(options.seconds);
     let results: Vec<Option<u64>> = chosen.iter().map(|target| fuzz(&options, target, time)).collect();
-    println!("{} executions", results.iter().flatten().sum::<u64>());
     ExitCode::from(u8::from(results.contains(&None)))
 }
