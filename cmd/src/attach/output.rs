@@ -137,16 +137,14 @@ impl Output {
     }
 
     fn log(&self, log: &Log, offset: f64, sink: &mut Sink) {
+        // the shell's own names for the severities of RFC 5424
         let level = match log.level {
-            0 => "FATAL: ",
-            1 => "ALERT: ",
-            2 => "CRIT: ",
+            0..=2 => "FATAL: ",
             3 => "ERROR: ",
-            4 => "WARN: ",
-            5 => "NOTICE: ",
-            7 => "DEBUG: ",
-            8.. => "TRACE: ",
-            6 => "",
+            4 => " WARN: ",
+            5 => "",
+            6 => "DEBUG: ",
+            7.. => "TRACE: ",
         };
         let program = log.program.as_deref().unwrap_or("flux-shell");
         let rank = log.rank.map_or_else(String::new, |rank| format!("[{rank}]"));
@@ -161,7 +159,7 @@ impl Output {
         // Writing to a Vec cannot fail.
         let _infallible = writeln!(
             sink.err,
-            "{}{offset:.3}s: {program}{rank}: {level}{place}{component}{}",
+            "{}{offset:.3}s: {program}{rank}: {level}{component}{place}{}",
             self.prefix, log.message
         );
     }

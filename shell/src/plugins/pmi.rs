@@ -80,7 +80,7 @@ impl Pmi {
                 "simple" | "pmi1" | "pmi2" => served = true,
                 other => {
                     let other = other.to_owned();
-                    log!(ctx, Warn, "pmi", "pmi={other} is not available");
+                    log!(ctx, Warn, "pmi-simple", "pmi={other} is not available");
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Pmi {
     fn log_trace(&mut self, ctx: &mut Ctx) {
         let lines = std::mem::take(&mut *self.trace.lock().unwrap_or_else(PoisonError::into_inner));
         for (_, text) in lines {
-            log!(ctx, Trace, "pmi", "{text}");
+            log!(ctx, Trace, "pmi-simple", "{text}");
         }
     }
 
@@ -272,7 +272,7 @@ impl Pmi {
                 log!(
                     ctx,
                     Error,
-                    "pmi",
+                    "pmi-simple",
                     "exchange with the parent shell: {}",
                     strerror(errnum)
                 );
