@@ -110,3 +110,54 @@ fn the_leader_alone_runs_with_a_quorum_of_one() {
     assert_eq!(output.ok().lines()[0], "2");
     output.says("offline");
 }
+
+/// Who is asked for peers, and in which words.
+#[test]
+fn ways_to_a_launcher_can_be_chosen_and_watched() {
+    let debug = Sandbox::new().env("FLUX_PMI_DEBUG", "1");
+    debug
+        .start(&["-s", "2", "true"])
+        .ok()
+        .complains("pmi: Client cmd=init pmi_version=1 pmi_subversion=1")
+        .complains("pmi: Server cmd=finalize_ack");
+    let run = |methods: &str| {
+        let sandbox = Sandbox::new().env("FLUX_PMI_CLIENT_METHODS", methods);
+        sandbox.start(&["-s", "1", "flux", "getattr", "broker.boot-method"])
+    };
+    assert_eq!(run("libpmi2,simple,single").ok().line(), "simple");
+    assert_eq!(run("single simple").ok().line(), "single");
+    run("nosuch")
+        .fails()
+        .complains("FLUX_PMI_CLIENT_METHODS: 'nosuch' is not known");
+}
+
+/// Brokers on several nodes listen where others can reach them.
+#[test]
+fn addresses_for_other_nodes() {
+    let run = |sandbox: &Sandbox, more: &[&str]| {
+        let mut words = vec![
+            "-s",
+            "2",
+            "--test-pmi-clique=per-broker",
+            "--test-exit-timeout=0.1s",
+        ];
+        words.extend(more);
+        words.extend(["flux", "getattr", "tbon.endpoint"]);
+        sandbox.start(&words)
+    };
+    let sandbox = Sandbox::new();
+    for hint in ["lo", "127.0.0.0/8"] {
+        let output = run(&sandbox, &[&format!("-Stbon.interface-hint={hint}")]);
+        assert!(
+            output.ok().line().starts_with("tcp://127.0.0.1:"),
+            "{hint}: {output}"
+        );
+    }
+    assert!(run(&sandbox, &[]).ok().line().starts_with("tcp://"));
+    // the other broker is ended by a signal
+    run(&sandbox, &["-Stbon.interface-hint=nosuch0"])
+        .code(143)
+        .complains("tbon.interface-hint=nosuch0: this host has no IPv4 address for it");
+    let named = Sandbox::new().env("FLUX_IPADDR_INTERFACE", "lo");
+    assert!(run(&named, &[]).ok().line().starts_with("tcp://127.0.0.1:"));
+}

@@ -1,8 +1,9 @@
 //! Which host name and which address does this broker give to its peers?
 
+use super::BootError;
 use crate::attrs::Attrs;
 use nix::ifaddrs::getifaddrs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Returns attribute `hostname`, else the system's.
 pub(super) fn hostname(attrs: &Attrs) -> String {
@@ -16,20 +17,41 @@ pub(super) fn hostname(attrs: &Attrs) -> String {
 }
 
 /// Returns the address to listen at for peers on other hosts, by `tbon.interface-hint` (or the FLUX_IPADDR_*
-/// variables): `default-route`, `hostname`, an interface name or a CIDR network.
-pub(super) fn listen_address(attrs: &Attrs) -> Option<IpAddr> {
+/// variables): `hostname`, an interface name, a CIDR network, or `default-route`, which is the default: the address of
+/// the default route, else that of the host name, else loopback.
+///
+/// # Errors
+/// No address of this host meets a hint other than `default-route`.
+pub(super) fn listen_address(attrs: &Attrs) -> Result<IpAddr, BootError> {
     let v6 = std::env::var_os("FLUX_IPADDR_V6").is_some();
-    let hint = if std::env::var_os("FLUX_IPADDR_HOSTNAME").is_some() {
-        "hostname".to_owned()
+    let (hint, from) = if std::env::var_os("FLUX_IPADDR_HOSTNAME").is_some() {
+        (Some("hostname".to_owned()), "FLUX_IPADDR_HOSTNAME")
     } else if let Ok(interface) = std::env::var("FLUX_IPADDR_INTERFACE") {
-        interface
+        (Some(interface), "FLUX_IPADDR_INTERFACE")
     } else {
-        attrs
-            .get("tbon.interface-hint")
-            .unwrap_or("default-route")
-            .to_owned()
+        let hint = attrs.get("tbon.interface-hint").map(str::to_owned);
+        (hint, "tbon.interface-hint")
     };
-    match hint.as_str() {
+    let Some(hint) = hint.filter(|hint| hint != "default-route") else {
+        let found = address_for("default-route", attrs, v6).or_else(|| address_for("hostname", attrs, v6));
+        let loopback = if v6 {
+            IpAddr::V6(Ipv6Addr::LOCALHOST)
+        } else {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        };
+        return Ok(found.unwrap_or(loopback));
+    };
+    address_for(&hint, attrs, v6).ok_or_else(|| {
+        let family = if v6 { "IPv6" } else { "IPv4" };
+        BootError::Address(format!(
+            "{from}={hint}: this host has no {family} address for it; use default-route, hostname, the name of an \
+             interface, or a network like 10.0.0.0/8"
+        ))
+    })
+}
+
+fn address_for(hint: &str, attrs: &Attrs, v6: bool) -> Option<IpAddr> {
+    match hint {
         "default-route" => interface_address(&default_route_interface()?, v6),
         "hostname" => resolve(&hostname(attrs), v6),
         hint => match hint.split_once('/') {

@@ -85,6 +85,12 @@ pub enum BootError {
         /// What is wrong.
         what: String,
     },
+    /// The environment allows no way of finding peers.
+    #[error("FLUX_PMI_CLIENT_METHODS: {0}")]
+    Methods(String),
+    /// No address to listen at for children.
+    #[error("{0}")]
+    Address(String),
     /// The socket for children cannot be opened.
     #[error("cannot listen for children: {0}")]
     Bind(#[from] flux_zmtp::BindError),

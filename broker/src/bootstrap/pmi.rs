@@ -19,22 +19,46 @@ struct Card {
     uri: Vec<String>,
 }
 
-/// Returns a PMI client when a launcher offers one, tracing on stderr with FLUX_PMI_DEBUG.
+/// Variable that says which ways of finding peers are tried, and in which order.
+const METHODS: &str = "FLUX_PMI_CLIENT_METHODS";
+
+/// Returns a PMI client when a launcher offers one, none for a broker alone; traced on stderr with FLUX_PMI_DEBUG.
+/// The ways named in FLUX_PMI_CLIENT_METHODS are tried in their order.
+///
+/// # Errors
+/// The launcher's PMI fails, a way is not known, or none of them leads anywhere.
 pub(super) fn connect() -> Result<Option<Client>, BootError> {
-    let methods = std::env::var("FLUX_PMI_CLIENT_METHODS").unwrap_or_else(|_| "simple single".to_owned());
-    if !methods.split([' ', ',']).any(|method| method == "simple") {
-        return Ok(None);
+    let methods = std::env::var(METHODS).ok();
+    for method in methods.as_deref().unwrap_or("simple single").split([' ', ',']) {
+        match method {
+            // those of other libraries, which this broker does not load
+            "" | "libpmi" | "libpmi2" | "pmix" | "config" => {}
+            "single" => return Ok(None),
+            "simple" => {
+                if let Some(client) = Client::from_env(trace())? {
+                    return Ok(Some(client));
+                }
+            }
+            other => {
+                return Err(BootError::Methods(format!(
+                    "'{other}' is not known; use simple or single"
+                )));
+            }
+        }
     }
-    let trace: Option<flux_process::pmi::ClientTrace> = if std::env::var_os("FLUX_PMI_DEBUG").is_some() {
-        Some(Box::new(|direction, line| {
-            use std::io::Write;
-            // tracing must not stop the boot when stderr is closed
-            drop(writeln!(std::io::stderr(), "pmi: {direction:?} {line}"));
-        }))
-    } else {
-        None
-    };
-    Ok(Client::from_env(trace)?)
+    Err(BootError::Methods(
+        "no launcher was found by any of these ways".to_owned(),
+    ))
+}
+
+/// Returns what shows the conversation with the launcher, when it was asked for.
+fn trace() -> Option<flux_process::pmi::ClientTrace> {
+    std::env::var_os("FLUX_PMI_DEBUG")?;
+    Some(Box::new(|direction, line| {
+        use std::io::Write;
+        // tracing must not stop the boot when stderr is closed
+        drop(writeln!(std::io::stderr(), "pmi: {direction:?} {line}"));
+    }))
 }
 
 fn key_of(rank: u32) -> String {
@@ -93,13 +117,12 @@ pub(super) async fn boot(mut client: Client, attrs: &Attrs, config: &Value) -> R
         let keys = Arc::new(KeyTable::new());
         let mut uri = Vec::new();
         if !topology.children().is_empty() {
-            let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let ip = if one_node(process_mapping.as_deref()) {
-                None
+                IpAddr::V4(Ipv4Addr::LOCALHOST)
             } else {
-                address::listen_address(attrs)
+                address::listen_address(attrs)?
             };
-            let endpoint = Endpoint::from(SocketAddr::new(ip.unwrap_or(local), 0));
+            let endpoint = Endpoint::from(SocketAddr::new(ip, 0));
             let bound = listen(&endpoint, &keypair, keys.clone(), tcp_user_timeout(attrs, config)).await?;
             uri.push(Endpoint::from(bound.server.local_addr()).to_string());
             listener = Some(bound);
