@@ -7,7 +7,6 @@ mod driver;
 mod joblist;
 mod paths;
 mod submission;
-mod sys;
 
 use std::process::ExitCode;
 

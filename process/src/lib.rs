@@ -23,6 +23,7 @@ pub use poll::{Interest, PollSet, Ready};
 pub use signal::Signal;
 pub use spawn::{Child, Command, EnvBlock, ProcessGroup, SpawnError};
 pub use status::WaitStatus;
+pub use sys::localtime::{LocalTime, local_time};
 
 /// Returns the real user id of this process.
 pub fn uid() -> u32 {

@@ -202,14 +202,6 @@ fn the_clique_mode_sets_the_mapping() {
 fn what_is_not_there_yet_says_so() {
     let sandbox = Sandbox::new();
     sandbox
-        .start(&["-s", "1", "--recovery", "true"])
-        .fails()
-        .complains("--recovery is not available");
-    sandbox
-        .start(&["-s", "1", "--recovery=dump.tar", "true"])
-        .fails()
-        .complains("--recovery is not available");
-    sandbox
         .start(&["-s", "1", "--caliper-profile=x", "true"])
         .fails()
         .complains("--caliper-profile");
@@ -259,4 +251,18 @@ fn gpus_of_the_configuration_are_counted() {
     ]);
     assert_eq!(output.ok().sorted(), ["0", "1"]);
     flux.stop();
+}
+
+/// The stages of an instance's life are logged with their commands, codes and times.
+#[test]
+fn stages_are_logged() {
+    let sandbox = Sandbox::new();
+    let script = "echo 'true cleaning' | flux admin cleanup-push; exit 3";
+    let output = sandbox.start(&["-s", "1", "-Slog-stderr-level=6", script]);
+    output
+        .code(3)
+        .complains("broker.info[0]: rc1.0: flux modprobe rc1 Exited (rc=0) 0.")
+        .complains(&format!("broker.err[0]: rc2.0: {script} Exited (rc=3) 0."))
+        .complains("broker.info[0]: cleanup.0: true cleaning Exited (rc=0) 0.")
+        .complains("broker.info[0]: rc3.0: flux modprobe rc3 Exited (rc=0) 0.");
 }

@@ -5,6 +5,7 @@ use super::service::Lifecycle;
 use crate::service::Cx;
 use flux_formats::errno;
 use serde_json::json;
+use std::time::Instant;
 
 /// RFC 21 state mask of jobs that have resources: RUN.
 const STATE_RUN: u32 = 16;
@@ -24,14 +25,12 @@ impl Lifecycle {
             self.stop_queues(cx);
             return;
         };
-        let name = argv.join(" ");
+        let name = argv.get(2).cloned().unwrap_or_else(|| argv.join(" "));
+        let (begin, index) = (Instant::now(), self.cleanup_count);
+        self.cleanup_count += 1;
         let run = program::run(cx, argv);
         cx.spawn(run, move |me: &mut Lifecycle, cx, result| {
-            match result {
-                Ok(0) => {}
-                Ok(code) => cx.log(4, "broker", &format!("cleanup: '{name}' exited with {code}")),
-                Err(err) => cx.log(4, "broker", &format!("cleanup: '{name}': {err}")),
-            }
+            program::log_end(cx, "cleanup", index, &name, &result, begin);
             me.next_command(cx);
         });
     }

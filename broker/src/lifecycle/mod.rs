@@ -3,11 +3,13 @@
 
 mod announce;
 mod cleanup;
+mod crontab;
 mod dump;
 mod modules;
 mod program;
 mod service;
 mod startlog;
 
+pub(crate) use program::environment as program_environment;
 pub use service::begin;
 pub use service::{Lifecycle, Options, post};

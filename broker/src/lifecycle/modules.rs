@@ -12,6 +12,7 @@ const STANDARD: &[(&str, bool)] = &[
     ("kvs", true),
     ("kvs-watch", true),
     ("heartbeat", false),
+    ("cron", true),
     ("resource", false),
     ("job-manager", true),
     ("job-info", true),
@@ -20,6 +21,11 @@ const STANDARD: &[(&str, bool)] = &[
     ("job-exec", true),
     ("sched-simple", true),
 ];
+
+/// Returns true in recovery mode (`flux start --recovery`): what fails in rc1 is reported, and the rest goes on.
+pub(super) fn recovers(cx: &Cx<'_>) -> bool {
+    cx.attrs.get("broker.recovery-mode").is_some()
+}
 
 impl Lifecycle {
     /// rc1: loads the standard modules one after the other, then runs the site's script if there is one.
@@ -33,7 +39,9 @@ impl Lifecycle {
 
     fn load_from(&mut self, cx: &mut Cx<'_>, index: usize) {
         let Some((name, leader_only)) = STANDARD.get(index).copied() else {
-            self.log_start(cx, |me, cx| me.run_site_script(cx, "broker.rc1_path", "rc1"));
+            self.log_start(cx, |me, cx| {
+                me.load_crontabs(cx, |me, cx| me.run_site_script(cx, "broker.rc1_path", "rc1"));
+            });
             return;
         };
         if leader_only && cx.rank() != 0 {
@@ -42,7 +50,8 @@ impl Lifecycle {
         }
         if name == "kvs" && self.restore.is_some() {
             self.restore_content(cx, move |me, cx, ok| {
-                if ok {
+                if ok || recovers(cx) {
+                    me.rc1_failed |= !ok;
                     me.load_from(cx, index);
                 } else {
                     me.post(cx, "rc1-fail");
@@ -77,8 +86,12 @@ impl Lifecycle {
                 }
                 Err(err) => {
                     cx.log(3, "broker", &format!("rc1: module {name}: {err}"));
-                    let recovery = cx.attrs.get("broker.recovery-mode").is_some();
-                    me.post(cx, if recovery { "rc1-ignorefail" } else { "rc1-fail" });
+                    if recovers(cx) {
+                        me.rc1_failed = true;
+                        me.load_from(cx, index + 1);
+                    } else {
+                        me.post(cx, "rc1-fail");
+                    }
                 }
             },
         );

@@ -1,5 +1,6 @@
 //! How is the initial program (rc2) run, and how are scripts?
 
+use super::modules::recovers;
 use super::service::Lifecycle;
 use crate::children;
 use crate::service::Cx;
@@ -9,6 +10,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
 
 /// Variables of an enclosing job or launcher that the initial program must not see.
 const REMOVED: &[&str] = &[
@@ -23,6 +25,9 @@ const REMOVED: &[&str] = &[
     "FLUX_PROXY_REMOTE",
     "FLUX_PMI_LIBRARY_PATH",
     "I_MPI_PMI_LIBRARY",
+    // the broker's own dealings with systemd
+    "NOTIFY_SOCKET",
+    "INVOCATION_ID",
 ];
 const REMOVED_PREFIXES: &[&str] = &["PMI_", "SLURM_", "PMIX_", "PALS_"];
 
@@ -76,6 +81,28 @@ pub(super) fn run(
     }
 }
 
+/// Logs the end of command number `index` of a stage as flux-core does: `rc1.0: COMMAND Exited (rc=0) 0.1s`.
+pub(super) fn log_end(
+    cx: &mut Cx<'_>,
+    stage: &str,
+    index: usize,
+    command: &str,
+    result: &Result<i32, std::io::Error>,
+    begin: Instant,
+) {
+    let secs = begin.elapsed().as_secs_f64();
+    let (level, how) = match result {
+        Ok(0) => (6, "Exited (rc=0)".to_owned()),
+        Ok(code) => (3, format!("Exited (rc={code})")),
+        Err(err) => (3, format!("{err} (rc=1)")),
+    };
+    cx.log(
+        level,
+        "broker",
+        &format!("{stage}.{index}: {command} {how} {secs:.1}s"),
+    );
+}
+
 /// Returns the argument vector of the initial program: an interactive shell, `sh -c TEXT`, or the words.
 fn program_argv(words: &[String]) -> Vec<String> {
     let shell = || {
@@ -89,6 +116,25 @@ fn program_argv(words: &[String]) -> Vec<String> {
         [text] => vec![shell(), "-c".to_owned(), text.clone()],
         words => words.to_vec(),
     }
+}
+
+/// Tells who gets a shell in recovery mode what to expect of it.
+fn recovery_banner(cx: &Cx<'_>) {
+    let attr = |name: &str| cx.attrs.get(name).unwrap_or("-").to_owned();
+    let rule = "-".repeat(60);
+    let text = format!(
+        "{rule}\nThis Flux instance is in recovery mode.\nIt runs no jobs: its resources stay offline. What failed in rc1 is reported \
+         above\nand may be missing.\n\n  broker.rc1_path  {}\n  broker.rc3_path  {}\n  config.path      {}\n  statedir         {}\n\n\
+         Leave this shell when you are done.\n{rule}\n",
+        attr("broker.rc1_path"),
+        attr("broker.rc3_path"),
+        attr("config.path"),
+        cx.attrs
+            .get("statedir")
+            .unwrap_or("none: changes will not be kept"),
+    );
+    // whoever closed standard error does not want to know
+    let _gone = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
 }
 
 /// The running initial program.
@@ -113,9 +159,18 @@ impl InitialProgram {
 impl Lifecycle {
     /// Starts the initial program; its end posts rc2-success or rc2-fail and decides the exit code.
     pub(super) fn start_program(&mut self, cx: &mut Cx<'_>) {
+        if recovers(cx) && self.options.initial_program.is_empty() {
+            recovery_banner(cx);
+        }
         let argv = program_argv(&self.options.initial_program);
         let name = argv.first().cloned().unwrap_or_default();
-        let mut command = Command::new(name.clone());
+        let shown = if self.options.initial_program.is_empty() {
+            name.clone()
+        } else {
+            self.options.initial_program.join(" ")
+        };
+        let begin = Instant::now();
+        let mut command = Command::new(name);
         command.args(argv.into_iter().skip(1)).env(environment(cx));
         let own_group = !std::io::stdin().is_terminal();
         if own_group {
@@ -129,9 +184,11 @@ impl Lifecycle {
         match started {
             Ok((child, program)) => {
                 self.rc2 = Some(program);
-                cx.spawn(children::wait(child), |me: &mut Lifecycle, cx, result| {
+                cx.spawn(children::wait(child), move |me: &mut Lifecycle, cx, result| {
                     me.rc2 = None;
-                    let code = result.map_or(1, WaitStatus::exit_code);
+                    let result = result.map(WaitStatus::exit_code);
+                    log_end(cx, "rc2", 0, &shown, &result, begin);
+                    let code = result.unwrap_or(1);
                     if me.exit_code == 0 {
                         me.exit_code = code;
                     }
@@ -153,29 +210,26 @@ impl Lifecycle {
     pub(super) fn run_site_script(&mut self, cx: &mut Cx<'_>, attr: &str, stage: &'static str) {
         let script = cx.attrs.get(attr).unwrap_or("").to_owned();
         if script.is_empty() || script == format!("flux modprobe {stage}") {
+            let ok = !self.rc1_failed || stage != "rc1";
+            log_end(cx, stage, 0, &script, &Ok(i32::from(!ok)), self.since);
             self.site_script_done(cx, stage, true);
             return;
         }
+        let begin = Instant::now();
         let run = run(cx, vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()]);
         cx.spawn(run, move |me: &mut Lifecycle, cx, result| {
-            match &result {
-                Ok(0) => {}
-                Ok(code) => cx.log(3, "broker", &format!("{stage}: '{script}' exited with {code}")),
-                Err(err) => cx.log(3, "broker", &format!("{stage}: '{script}': {err}")),
-            }
+            log_end(cx, stage, 0, &script, &result, begin);
             me.site_script_done(cx, stage, matches!(result, Ok(0)));
         });
     }
 
     fn site_script_done(&mut self, cx: &mut Cx<'_>, stage: &str, ok: bool) {
-        if !ok && self.exit_code == 0 {
+        if !ok && self.exit_code == 0 && !recovers(cx) {
             self.exit_code = 1;
         }
-        match (stage, ok) {
+        match (stage, ok && !self.rc1_failed) {
             ("rc1", true) => self.post(cx, "rc1-success"),
-            ("rc1", false) if cx.attrs.get("broker.recovery-mode").is_some() => {
-                self.post(cx, "rc1-ignorefail")
-            }
+            ("rc1", false) if recovers(cx) => self.post(cx, "rc1-ignorefail"),
             ("rc1", false) => self.post(cx, "rc1-fail"),
             _ => self.log_run(cx, "finish", |me, cx| me.unload_next(cx)),
         }

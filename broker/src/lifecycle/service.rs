@@ -10,8 +10,12 @@ use flux_formats::idset::IdSet;
 use flux_formats::msg::{Message, NODEID_UPSTREAM};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{self, SignalKind};
+
+/// How long a shutdown waits for the end of an initial program that was told of it. One that ends in time gives the
+/// instance its exit code; after that jobs are cancelled while it still runs.
+const PROGRAM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the command line decided.
 #[derive(Clone, Debug, Default)]
@@ -27,13 +31,17 @@ pub struct Options {
 pub struct Lifecycle {
     pub(super) options: Options,
     state: State,
-    since: Instant,
+    pub(super) since: Instant,
     pub(super) exit_code: i32,
     waiters: Vec<Message>,
     monitors: Vec<(Message, u32)>,
     shutdowns: Vec<Message>,
     pub(super) cleanup: Vec<Vec<String>>,
+    /// Cleanup commands run so far.
+    pub(super) cleanup_count: usize,
     pub(super) rc2: Option<InitialProgram>,
+    /// The initial program was told that the instance ends.
+    told_program: bool,
     online: IdSet,
     quorum: u64,
     quorum_warning: Option<TimerId>,
@@ -41,6 +49,8 @@ pub struct Lifecycle {
     quorum_warned: bool,
     had_children: bool,
     pub(super) loaded: Vec<String>,
+    /// A step of rc1 failed and was passed over.
+    pub(super) rc1_failed: bool,
     /// Archive to be loaded before the KVS starts.
     pub(super) restore: Option<super::dump::Source>,
     /// The archive of the end has been written, if one was asked for.
@@ -82,13 +92,16 @@ impl Lifecycle {
             monitors: Vec::new(),
             shutdowns: Vec::new(),
             cleanup: Vec::new(),
+            cleanup_count: 0,
             rc2: None,
+            told_program: false,
             online: IdSet::default(),
             quorum: 1,
             quorum_warning: None,
             quorum_warned: false,
             had_children: false,
             loaded: Vec::new(),
+            rc1_failed: false,
             restore: None,
             dumped: false,
         }
@@ -319,10 +332,29 @@ impl Lifecycle {
             // this node alone is taken out of service, with what runs on it
             crate::modules::rexec::agent::take_shells_along(cx);
         }
-        if self.state == State::Run {
-            self.stop_rc2();
+        self.begin_shutdown(cx);
+    }
+
+    /// Begins the shutdown. An initial program that runs is told, and its end moves the broker on, as in flux-core; a
+    /// second call does not wait for it.
+    fn begin_shutdown(&mut self, cx: &mut Cx<'_>) {
+        let waits = self.state == State::Run && self.rc2.is_some() && !self.told_program;
+        self.stop_rc2();
+        if !waits {
+            self.post(cx, "shutdown");
+            return;
         }
-        self.post(cx, "shutdown");
+        self.told_program = true;
+        cx.timer(PROGRAM_PATIENCE, |me: &mut Lifecycle, cx| {
+            if me.state == State::Run && me.rc2.is_some() {
+                cx.log(
+                    4,
+                    "broker",
+                    "the initial program goes on after SIGHUP: shutting down all the same",
+                );
+                me.post(cx, "shutdown");
+            }
+        });
     }
 
     /// Ends the initial program, if it runs.
@@ -389,8 +421,7 @@ impl Lifecycle {
             cx.fail(&req, errno::EINVAL, "shutdown is already in progress");
         } else if cx.require_streaming(&req) {
             self.shutdowns.push(Message { payload: None, ..req });
-            self.stop_rc2();
-            self.post(cx, "shutdown");
+            self.begin_shutdown(cx);
         }
     }
 

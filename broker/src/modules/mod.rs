@@ -5,6 +5,7 @@ pub mod broker;
 pub mod config;
 pub mod content;
 pub mod content_sqlite;
+pub mod cron;
 pub mod groups;
 pub mod heartbeat;
 pub mod job_exec;

@@ -8,6 +8,7 @@ pub fn create(name: &str, args: &[String]) -> Option<Box<dyn Service>> {
     match name {
         // one line per module: "kvs" => Some(Box::new(super::kvs::Kvs::new(args))),
         "heartbeat" => Some(Box::<super::heartbeat::Heartbeat>::default()),
+        "cron" => Some(Box::new(super::cron::Cron::new(args))),
         "resource" => Some(Box::<super::resource::Resource>::default()),
         "rexec" => Some(Box::<super::rexec::Rexec>::default()),
         "job-exec" => Some(Box::<super::job_exec::JobExec>::default()),

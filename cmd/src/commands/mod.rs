@@ -7,6 +7,7 @@ mod bulksubmit;
 mod cancel;
 mod config;
 mod content;
+mod cron;
 mod dmesg;
 mod dump;
 mod env;
@@ -358,6 +359,12 @@ pub(crate) static COMMANDS: &[Entry] = &[
         env::run,
     ),
     group(
+        "cron",
+        "Schedule tasks on timers and events",
+        Style::Plain,
+        cron::TABLE,
+    ),
+    group(
         "event",
         "Send and receive Flux events",
         Style::Plain,
@@ -419,8 +426,15 @@ pub(crate) static COMMANDS: &[Entry] = &[
         version::args,
         version::run,
     ),
+    // the old names of the submission commands
+    Entry {
+        name: "mini",
+        about: "Submit jobs (old name of flux run, submit, bulksubmit, batch, alloc)",
+        style: Style::Tagged,
+        hidden: true,
+        kind: Kind::Group(MINI),
+    },
     missing("archive", "Archive files in the KVS"),
-    missing("cron", "Schedule tasks on timers and events"),
     missing("fortune", "Print a fortune"),
     missing("heaptrace", "Control heap tracing of the broker"),
     missing("imp_exec_helper", "Feed flux-imp with a job's request"),
@@ -432,4 +446,28 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("slurm-expiration-sync", "Follow the time limit of a Slurm job"),
     missing("terminus", "Manage terminal sessions"),
     missing("top", "Display running Flux jobs"),
+];
+
+/// `flux mini`: scripts of older versions still call the submission commands by these names.
+static MINI: &[Entry] = &[
+    tagged("run", "Run a Flux job interactively", run::args, run::run),
+    tagged(
+        "submit",
+        "Submit a job to a Flux instance",
+        submit::args,
+        submit::run,
+    ),
+    tagged(
+        "bulksubmit",
+        "Submit jobs in bulk to a Flux instance",
+        bulksubmit::args,
+        bulksubmit::run,
+    ),
+    tagged("batch", "Submit a batch script to Flux", batch::args, batch::run),
+    tagged(
+        "alloc",
+        "Allocate a new Flux instance for interactive use",
+        alloc::args,
+        alloc::run,
+    ),
 ];

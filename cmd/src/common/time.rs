@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flux_formats::fsd::Fsd;
+use flux_process::{LocalTime, local_time};
 
 use super::error::{CmdError, fail};
-use crate::sys::{LocalTime, local_time};
 
 const MONTHS: [&str; 12] = [
     "January",

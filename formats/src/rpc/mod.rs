@@ -1,4 +1,5 @@
 //! Typed RPC payloads: one file per service, named by the service.
+pub mod cron;
 pub mod job_exec;
 pub mod job_info;
 pub mod job_ingest;

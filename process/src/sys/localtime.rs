@@ -1,35 +1,31 @@
-//! What does the machine know that the standard library does not tell? Local time.
-
-#![expect(
-    unsafe_code,
-    reason = "localtime_r has no safe equivalent in the standard library"
-)]
+//! What is the local time?
+#![expect(unsafe_code, reason = "localtime_r")]
 
 /// A time broken down in the local time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LocalTime {
+pub struct LocalTime {
     /// Year, such as 2026.
-    pub(crate) year: i64,
+    pub year: i64,
     /// Month, 1 to 12.
-    pub(crate) month: u32,
+    pub month: u32,
     /// Day of the month, 1 to 31.
-    pub(crate) day: u32,
+    pub day: u32,
     /// Hour, 0 to 23.
-    pub(crate) hour: u32,
+    pub hour: u32,
     /// Minute, 0 to 59.
-    pub(crate) minute: u32,
+    pub minute: u32,
     /// Second, 0 to 60.
-    pub(crate) second: u32,
+    pub second: u32,
     /// Day of the week, 0 (Sunday) to 6.
-    pub(crate) weekday: u32,
+    pub weekday: u32,
     /// Day of the year, 0 to 365.
-    pub(crate) yearday: u32,
+    pub yearday: u32,
     /// Seconds east of UTC.
-    pub(crate) offset_secs: i64,
+    pub offset_secs: i64,
 }
 
 /// Returns the local time of a number of seconds since 1970.
-pub(crate) fn local_time(secs: i64) -> LocalTime {
+pub fn local_time(secs: i64) -> LocalTime {
     let time: libc::time_t = secs;
     let mut tm = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid for the call; localtime_r writes one tm and keeps neither.

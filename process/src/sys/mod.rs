@@ -5,6 +5,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod fd;
+pub(crate) mod localtime;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod pty;

@@ -55,6 +55,8 @@ pub struct Resource {
     method: &'static str,
     /// The earlier eventlog has been read.
     replayed: bool,
+    /// `flux start --recovery`: everything stays offline, and R may be that of more brokers than there are.
+    recovery: bool,
     /// No earlier R will be used: define what the brokers report.
     dynamic: bool,
     /// Requests that need R.
@@ -75,6 +77,7 @@ impl Default for Resource {
             pending_drains: Vec::new(),
             method: "",
             replayed: false,
+            recovery: false,
             dynamic: false,
             waiting: Vec::new(),
             waitups: Vec::new(),
@@ -91,8 +94,10 @@ impl Resource {
     // ---- start ----------------------------------------------------------------------------------------
 
     fn start_leader(&mut self, cx: &mut Cx<'_>) {
-        self.watch_group(cx, "broker.online", |me, cx, members| me.on_online(cx, members));
-        self.watch_group(cx, "broker.torpid", |me, cx, members| me.on_torpid(cx, members));
+        if !self.recovery {
+            self.watch_group(cx, "broker.online", |me, cx, members| me.on_online(cx, members));
+            self.watch_group(cx, "broker.torpid", |me, cx, members| me.on_torpid(cx, members));
+        }
         kvs::lookup(cx, "primary", EVENTLOG_KEY, |me: &mut Resource, cx, result| {
             me.on_eventlog(cx, result)
         });
@@ -143,7 +148,7 @@ impl Resource {
     fn on_old_r(&mut self, cx: &mut Cx<'_>, result: Result<bytes::Bytes, RpcError>) {
         let old = result.ok().and_then(|bytes| ResourceSet::decode(&bytes).ok());
         let brokers = IdSet::first_n(self.state.size);
-        match old.filter(|r| r.ranks() == brokers) {
+        match old.filter(|r| r.ranks() == brokers || self.recovery) {
             Some(r) => self.define(cx, r, "kvs"),
             None => {
                 self.dynamic = true;
@@ -165,6 +170,11 @@ impl Resource {
     /// Takes R, writes it to the KVS and tells everyone who waits.
     pub(super) fn define(&mut self, cx: &mut Cx<'_>, r: ResourceSet, method: &'static str) {
         let r = r.rerank(&self.state.hosts).unwrap_or(r);
+        if self.recovery {
+            // one broker stands for all that are not there
+            let last = r.ranks().last().unwrap_or(0);
+            self.state.size = self.state.size.max(last.saturating_add(1));
+        }
         let value = r.to_value();
         let text = r.encode();
         self.method = method;
@@ -464,6 +474,10 @@ impl Service for Resource {
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         let config = cx.config.clone();
         self.config = Config::read(&config, cx.rank() == 0)?;
+        self.recovery = cx.attrs.get("broker.recovery-mode").is_some();
+        if self.recovery {
+            self.config.verify_nothing();
+        }
         self.journal.set_max(self.config.journal_max);
         self.state.size = cx.size();
         let hosts = cx

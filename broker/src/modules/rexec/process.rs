@@ -290,6 +290,10 @@ impl Process {
 }
 
 fn environment(cx: &Cx<'_>, cmd: &CommandObject) -> Result<Vec<(OsString, OsString)>, RpcError> {
+    if cmd.env.is_empty() {
+        // as flux-core: a command without any environment gets the server's
+        return Ok(crate::lifecycle::program_environment(cx));
+    }
     let mut env = Vec::with_capacity(cmd.env.len() + 1);
     for (name, value) in &cmd.env {
         let value = value.as_str();

@@ -1,5 +1,6 @@
 //! `flux start`: start an instance, either as one process of a parallel launch or as N brokers on this machine.
 
+mod recovery;
 mod test_mode;
 
 use std::ffi::OsString;
@@ -152,9 +153,6 @@ struct TestOptions {
 }
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
-    if matches.contains_id("recovery") {
-        return fail("--recovery is not available yet in this version; start the instance without it");
-    }
     let mut launch = Launch {
         wrap: comma_list(text(matches, "wrap")),
         broker: paths::find_program("flux-broker", BROKER_PATH).into_os_string(),
@@ -172,12 +170,27 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         }
         launch.options.push(format!("-S{setting}"));
     }
-    if matches.get_flag("sysconfig") {
+    let mut system_config = matches.get_flag("sysconfig");
+    if matches.contains_id("recovery") {
+        if parsed::<u32>(matches, "test-size")?.is_some_and(|size| size > 1) {
+            return usage("--recovery starts one broker only: use --test-size=1 with it, or no --test-size");
+        }
+        let target = text(matches, "recovery").filter(|target| !target.is_empty());
+        let recovery = recovery::options(target)?;
+        launch.options.extend(recovery.options);
+        system_config |= recovery.system;
+    }
+    if system_config {
         launch
             .options
             .push(format!("--config-path={}", paths::system_config().display()));
     }
     if let Some(path) = text(matches, "config-path") {
+        if system_config {
+            ctx.warn(format!(
+                "--config-path={path} overrides the configuration of the system instance"
+            ));
+        }
         launch.options.push(format!("--config-path={path}"));
     }
     launch.options.extend(
