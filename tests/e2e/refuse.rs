@@ -1,6 +1,6 @@
 //! What cannot be done is refused with a word about the thing, and nothing hangs (acceptance 10).
 
-use flux_tests::{Capability, Instance, missing};
+use flux_tests::{Capability, Instance, Sandbox, missing};
 
 #[test]
 fn jobs_that_cannot_be() {
@@ -95,4 +95,17 @@ fn a_full_disk() {
         number("known").unwrap() >= number("accepted").unwrap(),
         "{output}"
     );
+}
+
+/// The site chooses which validators look at a job.
+#[test]
+fn validators_are_chosen_by_the_configuration() {
+    let sandbox = Sandbox::new();
+    let run = |setting: &str| {
+        let conf = format!("--conf=ingest.validator.{setting}");
+        sandbox.start(&["-s", "1", &conf, "flux run echo seen"])
+    };
+    run("plugins=[\"jobspec\"]").ok().says("seen");
+    run("disable=true").ok().says("seen");
+    run("plugins=[\"nosuch\"]").fails().complains("validator-nosuch");
 }

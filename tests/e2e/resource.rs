@@ -1,6 +1,6 @@
 //! `flux resource`: what is there, what is free, and taking nodes out.
 
-use flux_tests::Instance;
+use flux_tests::{Instance, Output, Sandbox};
 
 #[test]
 fn list_info_and_status() {
@@ -97,4 +97,74 @@ fn configured_resources() {
         .ok()
         .says("fake0");
     flux.stop();
+}
+
+/// Returns the first output line of a command in an instance of one broker.
+fn alone(sandbox: &Sandbox, options: &[&str], command: &str) -> Output {
+    let mut words = vec!["-s", "1", "--test-hosts=a"];
+    words.extend(options);
+    words.push(command);
+    sandbox.start(&words)
+}
+
+#[test]
+fn resources_of_a_file() {
+    let sandbox = Sandbox::new();
+    let r = sandbox.run(
+        "flux",
+        &["R", "encode", "--hosts=a", "--cores=0-999", "--ranks=0"],
+    );
+    let path = sandbox.write("R", &r.ok().stdout);
+    let file = format!("--conf=resource.path={}", path.display());
+    let output = alone(
+        &sandbox,
+        &[&file, "--conf=resource.noverify=true"],
+        "flux resource info",
+    );
+    assert_eq!(output.ok().line(), "1 Nodes, 1000 Cores, 0 GPUs");
+    // hosts that have less than they should are drained, unless nobody looks
+    let output = alone(
+        &sandbox,
+        &[&file],
+        "flux resource drain -no '{nodelist} {reason}'",
+    );
+    output
+        .ok()
+        .says("a rank 0 (a) missing resources: core[")
+        .complains("missing resources");
+    let output = alone(&sandbox, &["--conf=resource.path=/no/such/file"], "true");
+    output.fails().complains("/no/such/file");
+}
+
+#[test]
+fn the_binding_of_the_broker_is_respected() {
+    let cores = |words: &[&str]| {
+        let output = Sandbox::new().run(
+            "taskset",
+            &[&["-c", "0", "flux", "start", "-s", "1"], words].concat(),
+        );
+        output.ok().line().to_owned()
+    };
+    assert_eq!(cores(&["flux resource info"]), "1 Nodes, 1 Cores, 0 GPUs");
+    let all = Sandbox::new().start(&["-s", "1", "flux resource info"]);
+    let unbound = cores(&["--conf=resource.norestrict=true", "flux resource info"]);
+    assert_eq!(unbound, all.ok().line());
+}
+
+/// Properties that only name queues are left out of the column of properties, and shown as queues.
+#[test]
+fn queues_are_no_properties() {
+    let config = "[resource]\nnoverify = true\n\
+                  [[resource.config]]\nhosts = \"a\"\ncores = \"0-1\"\nproperties = [\"batch\", \"big\"]\n\
+                  [queues.batch]\nrequires = [\"batch\"]\n";
+    let sandbox = Sandbox::new();
+    let path = sandbox.write("q.toml", config);
+    let config = format!("--config-path={}", path.display());
+    let show = "flux resource list -s free -no '{properties} {propertiesx} {queue}'";
+    assert_eq!(
+        alone(&sandbox, &[&config], show).ok().line(),
+        "batch,big big batch"
+    );
+    let old = "flux resource status -no '{state} {nnodes} {ranks} {nodelist}'";
+    assert_eq!(alone(&sandbox, &[&config], old).ok().line(), "avail 1 0 a");
 }

@@ -151,3 +151,24 @@ fn a_terminal() {
     output.ok().says("tty");
     flux.stop();
 }
+
+/// What the shell says of itself, in the words of the original.
+#[test]
+fn the_log_of_the_shell() {
+    let flux = Instance::boot(1);
+    let output = flux.run(&["run", "-o", "verbose=2", "-n2", "-c1", "flux", "pmi", "barrier"]);
+    output
+        .ok()
+        .complains(
+            "s: flux-shell[0]: DEBUG: 0: task_count=2 slot_count=2 cores_per_slot=1 slots_per_node=-1\n",
+        )
+        .complains("s: flux-shell[0]: DEBUG: 0: tasks [0-1] on cores ")
+        .complains("s: flux-shell[0]: DEBUG: output: batch timeout = 0.500s\n")
+        .complains("s: flux-shell[0]: TRACE: pmi-simple: 0: C: cmd=init pmi_version=1 pmi_subversion=1\n")
+        .complains("s: flux-shell[0]: TRACE: pmi-simple: 1: S: pmi finalized\n")
+        .complains("s: flux-shell[0]: TRACE: pmi-simple: 1: C: pmi EOF\n")
+        .complains("s: flux-shell[0]: DEBUG: task 1 complete status=0\n")
+        .complains("s: flux-shell[0]: DEBUG: exit 0\n");
+    assert_eq!(flux.run(&["mini", "run", "-n1", "echo", "hi"]).ok().line(), "hi");
+    flux.stop();
+}
