@@ -1,14 +1,15 @@
-# demo | check | bench | install. Each target calls one script; see README.md.
+# demo | check | bench | audit | install. Each target calls one script; see README.md.
 PREFIX ?= /usr/local
 SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
 DESTDIR ?=
 export PREFIX SYSCONFDIR DESTDIR
 
-.PHONY: help demo check bench install clean
+.PHONY: help demo check bench audit install clean
 help:
 	@echo "make demo                           install what is needed, build, boot 4 brokers, run jobs, shut down"
 	@echo "make check                          run all tests"
 	@echo "make bench                          measure, beside the figures of flux-core"
+	@echo "make audit                          the figures of the privileged part, within their budgets"
 	@echo "make install PREFIX= SYSCONFDIR= DESTDIR="
 
 demo:
@@ -19,6 +20,9 @@ check:
 
 bench:
 	@etc/build/bench.sh
+
+audit:
+	@cargo run --quiet -p xtask -- audit
 
 install:
 	@etc/build/install.sh

@@ -13,6 +13,12 @@ step "building the programs"
 cargo build --quiet --bins --workspace
 step "building the policies (WebAssembly)"
 cargo run --quiet -p xtask -- wasm
+step "the privileged part: figures, budgets, tables"
+cargo run --quiet -p xtask -- audit
+# as it is installed; the tests of its attacks run against this one
+cargo build --quiet --release --manifest-path imp/Cargo.toml --target-dir "$target/imp" --bin flux-imp
+FLUX_IMP_RELEASE=$target/imp/release/flux-imp
+export FLUX_IMP_RELEASE
 step "tests"
 FLUX_TEST_SKIPPED=$target/tests-skipped
 export FLUX_TEST_SKIPPED

@@ -9,9 +9,20 @@ with_paths cargo build --quiet --release --bins --workspace --exclude xtask --ex
 # A shell starts on each node of each job. It uses libc alone; without a dynamic linker it starts in half the time.
 with_paths cargo rustc --quiet --release -p flux-shell --bin flux-shell -- -C target-feature=+crt-static
 cargo run --quiet -p xtask -- wasm
+imp_build() { FLUX_PREFIX=$PREFIX FLUX_SYSCONFDIR=$SYSCONFDIR cargo build --quiet --locked --manifest-path imp/Cargo.toml --target-dir "$target/imp" "$@"; }
+imp_build --release --bin flux-imp
+imp_build --profile pam --package pam_flux
 dest=$DESTDIR$PREFIX
 install -d "$dest/bin" "$dest/libexec/flux/cmd" "$dest/lib/flux/policies" "$DESTDIR$SYSCONFDIR/flux/system/conf.d"
 install -m 755 "$target"/release/flux "$dest/bin/flux"
 install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$target"/release/flux-hwloc-xml "$dest/libexec/flux/"
 install -m 644 "$target"/policies/* "$dest/lib/flux/policies/"
+install -d "$dest/lib/security" "$DESTDIR$SYSCONFDIR/flux/imp/conf.d" "$DESTDIR$SYSCONFDIR/flux/security/conf.d"
+install -m 644 "$target"/imp/pam/libpam_flux.so "$dest/lib/security/pam_flux.so"
+if [ "$(id -u)" = 0 ]; then
+    install -o root -g root -m 4755 "$target"/imp/release/flux-imp "$dest/libexec/flux/flux-imp"
+else
+    install -m 755 "$target"/imp/release/flux-imp "$dest/libexec/flux/flux-imp"
+    step "flux-imp is without privilege; as root: chown root $dest/libexec/flux/flux-imp && chmod 4755 $dest/libexec/flux/flux-imp"
+fi
 step "installed to $dest"

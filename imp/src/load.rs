@@ -24,7 +24,7 @@ const ARENA_SIZE: usize = 96 << 20;
 /// Most bytes that the parser may answer.
 const ANSWER_MAX: usize = 1 << 20;
 /// How long the parser may take.
-const TIME_MAX: Duration = Duration::from_secs(10);
+const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// One file's path and content.
 type Text = (String, Vec<u8>);
@@ -34,8 +34,9 @@ type Text = (String, Vec<u8>);
 /// # Errors
 /// What to log.
 pub fn load() -> Result<(config::Config, Kv), String> {
-    let imp = parse(&read(&paths::imp_config())?)?;
-    let sign = parse(&read(&paths::sign_config())?)?;
+    let imp = read(&paths::imp_config())?;
+    let sign = read(&paths::sign_config())?;
+    let (imp, sign) = parse(&imp, &sign)?;
     Ok((config::Config::from_kv(imp)?, sign))
 }
 
@@ -77,8 +78,8 @@ fn read(directory: &str) -> Result<Vec<Text>, String> {
     Ok(texts)
 }
 
-/// Has the texts parsed by a child that can only compute and answer.
-fn parse(texts: &[Text]) -> Result<Kv, String> {
+/// Has the texts of both directories parsed by a child that can only compute and answer.
+fn parse(imp: &[Text], sign: &[Text]) -> Result<(Kv, Kv), String> {
     let failed =
         |what: &'static str| move |err: std::io::Error| format!("configuration: cannot {what}: {err}");
     let (from_child, to_parent) = pipe().map_err(failed("make a pipe"))?;
@@ -86,7 +87,7 @@ fn parse(texts: &[Text]) -> Result<Kv, String> {
         drop(from_child);
         // Not even closed at the end: the filter does not let it.
         let mut answer = std::mem::ManuallyDrop::new(File::from(to_parent));
-        process::exit(parser(texts, &mut answer));
+        process::exit(parser(imp, sign, &mut answer));
     };
     drop(to_parent);
     let answer = collect(File::from(from_child));
@@ -99,10 +100,18 @@ fn parse(texts: &[Text]) -> Result<Kv, String> {
         return Err(format!("configuration: its parser failed ({status:?})"));
     }
     match answer.split_first() {
-        Some((b'+', text)) => Kv::decode(text).map_err(|err| format!("configuration: {err}")),
+        Some((b'+', text)) => split(text).ok_or("configuration: its parser is wrong".to_owned()),
         Some((b'-', text)) => Err(String::from_utf8_lossy(text).into_owned()),
         _ => Err("configuration: its parser said nothing".to_owned()),
     }
+}
+
+/// Takes the answer apart: length of the first text, both texts.
+fn split(answer: &[u8]) -> Option<(Kv, Kv)> {
+    let (length, texts) = answer.split_first_chunk()?;
+    let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
+    let (imp, sign) = texts.split_at_checked(length)?;
+    Some((Kv::decode(imp).ok()?, Kv::decode(sign).ok()?))
 }
 
 /// Reads to the end, with limits of size and time.
@@ -130,15 +139,19 @@ fn collect(mut file: File) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The child: gives up everything, parses, answers `+` and text or `-` and why not; returns its exit code.
-fn parser(texts: &[Text], answer: &mut File) -> i32 {
+/// The child: gives up everything, parses, answers `+` and both texts or `-` and why not; returns its exit code.
+fn parser(imp: &[Text], sign: &[Text], answer: &mut File) -> i32 {
     let sealed =
         sandbox::enter().is_ok() && arena::seal(ARENA_SIZE).is_ok() && seccomp::allow_writing_only().is_ok();
     if !sealed {
         return 1;
     }
-    let text = match flatten(texts) {
-        Ok(kv) => [b"+".as_slice(), &kv.encode()].concat(),
+    let both = flatten(imp).and_then(|imp| Ok((imp.encode(), flatten(sign)?.encode())));
+    let text = match both {
+        Ok((imp, sign)) => {
+            let length = u32::try_from(imp.len()).unwrap_or(u32::MAX).to_ne_bytes();
+            [b"+".as_slice(), &length, &imp, &sign].concat()
+        }
         Err(why) => [b"-".as_slice(), why.as_bytes()].concat(),
     };
     i32::from(answer.write_all(&text).is_err())

@@ -9,8 +9,12 @@ use std::process::ExitCode;
 use flux_imp::log::{Level, to_stderr};
 use flux_imp::relay::{self, Wanted};
 use flux_imp::start::{Caller, clean};
+use flux_imp::sys::arena::Arena;
 use flux_imp::sys::process;
 use flux_imp::{monitor, sys};
+
+#[global_allocator]
+static ALLOCATOR: Arena = Arena;
 
 fn main() -> ExitCode {
     let result = clean().and_then(|caller| dispatch(&caller));

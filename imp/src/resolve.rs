@@ -79,6 +79,8 @@ impl Resolver {
 
 impl Drop for Resolver {
     fn drop(&mut self) {
+        // It ends when the stream does; killing is for one that hangs.
+        drop(self.stream.shutdown(std::net::Shutdown::Both));
         process::kill(self.pid, libc::SIGKILL);
         drop(process::wait(self.pid));
     }

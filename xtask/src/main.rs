@@ -1,5 +1,6 @@
 //! Project tasks. Each sub-command is a module; this file only names them.
 
+mod audit;
 mod bench;
 mod wasm;
 
@@ -11,6 +12,7 @@ use anyhow::{Result, bail};
 type Task = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const TASKS: &[Task] = &[
+    ("audit", "the IMP: its figures, budgets and tables", audit::run),
     (
         "bench",
         "measure an installation beside flux-core's figures",

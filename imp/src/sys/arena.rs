@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::ptr::null_mut;
 
-/// The system's allocator, until [`seal`] is called.
+/// The system's allocator, until [`seal`] is called. `main.rs` makes it the program's.
 #[derive(Debug)]
 pub struct Arena;
 
@@ -16,9 +16,6 @@ struct Rest(Cell<(usize, usize)>);
 unsafe impl Sync for Rest {}
 
 static REST: Rest = Rest(Cell::new((0, 0)));
-
-#[global_allocator]
-static ALLOCATOR: Arena = Arena;
 
 // SAFETY: before `seal` every call goes to the system's allocator. Afterwards blocks are cut, aligned and apart from each
 // other, from a mapping that is never returned.

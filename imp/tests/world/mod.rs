@@ -216,7 +216,7 @@ impl World {
             let fresh = cache.join(format!("{name}-{hash}-{:?}", std::thread::current().id()));
             fs::write(&text, source).unwrap();
             let mut cc = Command::new("cc");
-            cc.args(options).arg("-o").arg(&fresh).arg(&text);
+            cc.arg("-o").arg(&fresh).arg(&text).args(options);
             assert!(cc.status().unwrap().success());
             fs::rename(&fresh, &built).unwrap();
         }

@@ -18,6 +18,7 @@ use flux_formats::resource_set::{ResourceKind, ResourceSet};
 use flux_formats::taskmap::Taskmap;
 use flux_formats::treeobj::{TreeObj, normalize_key};
 use flux_formats::{mustache, signal, size};
+use flux_imp::{config, device, input, load, log, wire};
 use flux_sign::kv::Kv;
 
 /// A decoder under test.
@@ -62,6 +63,9 @@ pub const TARGETS: &[Target] = &[
     target("token", token, 96),
     target("munge", munge, 24),
     target("sign_config", sign_config, 400),
+    target("imp_message", imp_message, 192),
+    target("imp_config", imp_config, 480),
+    target("imp_input", imp_input, 400),
 ];
 
 fn utf8(bytes: &[u8]) -> &str {
@@ -275,5 +279,36 @@ fn sign_config(bytes: &[u8]) {
         if let Ok(config) = flux_sign::Config::from_kv(&list) {
             assert!(!config.allowed_types.is_empty() && config.max_ttl != 0);
         }
+    }
+}
+
+/// What the relay, which belongs to its caller, may send to the monitor; and the other way.
+fn imp_message(bytes: &[u8]) {
+    let Ok(kv) = Kv::decode(bytes) else { return };
+    if let Some(request) = wire::Request::decode(&kv) {
+        let again = request.encode().ok().and_then(|kv| wire::Request::decode(&kv));
+        assert_eq!(again, Some(request.clone()));
+        if let wire::Request::Exec(exec) = request {
+            exec.devices.iter().flatten().for_each(|rule| drop(device::Rule::parse(rule)));
+        }
+    }
+    if let Some(number) = wire::decode_signal(&kv) {
+        assert_eq!(wire::signal(number), kv);
+    }
+    drop((wire::decode_ended(&kv), log::decode(&kv).map(|(_, text)| log::plain(text))));
+}
+
+fn imp_config(bytes: &[u8]) {
+    if let Ok(kv) = load::flatten(&[(String::new(), bytes.to_vec())])
+        && let Ok(config) = config::Config::from_kv(kv)
+        && let Ok(run) = config.run("prolog")
+    {
+        run.allowed_environment.iter().for_each(|pattern| drop(config::matches(pattern, "FLUX_JOB_ID")));
+    }
+}
+
+fn imp_input(bytes: &[u8]) {
+    if let Ok(input) = input::parse(bytes) {
+        assert!(input.allow.len() <= bytes.len());
     }
 }
