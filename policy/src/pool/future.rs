@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bits::Bits;
 use super::feasible::Need;
+use super::gaps::Gaps;
 use super::index::Shape;
 use super::planner::{PlanError, PlanId, Planner, Tenant};
 use super::request::Request;
@@ -40,16 +41,16 @@ impl Window {
 
 /// From a time on (or after it) a node is worth more or less to a request.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    at: f64,
+pub(super) struct Step {
+    pub(super) at: f64,
     /// False: it still holds at `at`, but not after.
-    opens: bool,
-    by: isize,
+    pub(super) opens: bool,
+    pub(super) by: isize,
 }
 
 impl Ask<'_> {
     /// Returns how many of the request's nodes or slots a node is good for that has `free` of `total`.
-    fn worth(&self, free: Shape, total: Shape) -> usize {
+    pub(super) fn worth(&self, free: Shape, total: Shape) -> usize {
         if self.exclusive && free != total {
             return 0;
         }
@@ -113,7 +114,9 @@ pub(super) fn earliest(
         work += 1 + u64::try_from(tenants.len() / 8).unwrap_or(0);
         if planner.is_planned(position) {
             work += 16;
-            closes |= beside_plans(pool, planner, ask, (position, total), after, &mut steps);
+            closes |= with_gaps(pool, planner, ask, position, |gaps| {
+                gaps.steps(ask, total, after, &mut steps)
+            });
         } else {
             releases(ask, pool.index.shape(position), total, tenants, after, &mut steps);
         }
@@ -124,6 +127,21 @@ pub(super) fn earliest(
         smallest(&mut steps, ask.count)
     };
     (Ok(found), work)
+}
+
+/// Calls with the gaps of a planned node: those that are kept, unless a plan of the same job must not count.
+fn with_gaps<R>(
+    pool: &ResourcePool,
+    planner: &Planner,
+    ask: &Ask<'_>,
+    position: usize,
+    call: impl FnOnce(&Gaps) -> R,
+) -> R {
+    let own = planner.on(position).any(|(_, plan)| plan.job == ask.job);
+    match planner.gaps(position).filter(|_| !own) {
+        Some(gaps) => call(gaps),
+        None => call(&Gaps::of(pool, planner, position, Some(ask.job))),
+    }
 }
 
 /// Adds when the node is worth how much as its jobs end.
@@ -150,102 +168,6 @@ fn releases(ask: &Ask<'_>, free: Shape, total: Shape, tenants: &[Tenant], after:
             steps.push(open(tenant.end.max(after), now - worth));
             worth = now;
         }
-    }
-}
-
-/// Adds when the node is worth how much beside plans; returns true when it becomes worth less at some time.
-fn beside_plans(
-    pool: &ResourcePool,
-    planner: &Planner,
-    ask: &Ask<'_>,
-    (position, total): (usize, Shape),
-    after: f64,
-    steps: &mut Vec<Step>,
-) -> bool {
-    let mut gaps = Gaps::default();
-    for tenant in planner.tenants(position) {
-        if let Some(part) = part_of(pool, tenant.id, position) {
-            gaps.busy(part, f64::NEG_INFINITY, tenant.end);
-        }
-    }
-    for (_, plan) in planner.on(position).filter(|(_, plan)| plan.job != ask.job) {
-        if let Some(part) = plan.part(position) {
-            let (start, end) = plan
-                .start
-                .map_or((f64::NEG_INFINITY, f64::INFINITY), |start| (start, plan.end));
-            gaps.busy(part, start, end);
-        }
-    }
-    gaps.steps(ask, total, after, steps)
-}
-
-/// What keeps the cores and GPUs of a node, to find the gaps between.
-#[derive(Default)]
-struct Gaps {
-    /// GPU or core, its id, from, to.
-    busy: Vec<(bool, usize, f64, f64)>,
-}
-
-impl Gaps {
-    fn busy(&mut self, part: &Held, start: f64, end: f64) {
-        self.busy
-            .extend(part.cores.iter().map(|core| (false, core, start, end)));
-        self.busy
-            .extend(part.gpus.iter().map(|gpu| (true, gpu, start, end)));
-    }
-
-    fn steps(mut self, ask: &Ask<'_>, total: Shape, after: f64, steps: &mut Vec<Step>) -> bool {
-        self.busy
-            .sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)));
-        // (time, opens, is a GPU)
-        let mut changes: Vec<(f64, bool, bool)> = Vec::new();
-        let mut free = total;
-        for of_one in self.busy.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let is_gpu = of_one.first().is_some_and(|first| first.0);
-            let left = if is_gpu { &mut free.gpus } else { &mut free.cores };
-            *left = left.saturating_sub(1);
-            let mut from = after;
-            for &(_, _, start, end) in of_one {
-                if start - from >= ask.length && start.is_finite() {
-                    changes.push((from, true, is_gpu));
-                    changes.push((start - ask.length, false, is_gpu));
-                }
-                from = from.max(end);
-            }
-            if from.is_finite() {
-                changes.push((from, true, is_gpu));
-            }
-        }
-        changes.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
-        let mut worth = ask.worth(free, total);
-        if worth > 0 {
-            steps.push(Step {
-                at: after,
-                opens: true,
-                by: signed(worth),
-            });
-        }
-        let mut closes = false;
-        for together in changes.chunk_by(|a, b| a.0 == b.0 && a.1 == b.1) {
-            let Some(&(at, opens, _)) = together.first() else {
-                continue;
-            };
-            for &(_, _, is_gpu) in together {
-                let left = if is_gpu { &mut free.gpus } else { &mut free.cores };
-                *left = if opens { *left + 1 } else { left.saturating_sub(1) };
-            }
-            let now = ask.worth(free, total);
-            if now != worth {
-                closes |= now < worth;
-                steps.push(Step {
-                    at,
-                    opens,
-                    by: signed(now) - signed(worth),
-                });
-                worth = now;
-            }
-        }
-        closes
     }
 }
 
@@ -356,7 +278,11 @@ pub(super) fn choose(
         work += 1;
         let (free, since) = if planner.is_planned(position) {
             work += 16;
-            let free = free_in(pool, planner, ask.job, position, window).shape();
+            let free = if window.start.is_finite() {
+                with_gaps(pool, planner, ask, position, |gaps| gaps.free_in(window))
+            } else {
+                free_in(pool, planner, ask.job, position, window).shape()
+            };
             (free, now)
         } else {
             free_at(pool, planner, position, window.start, now)
@@ -455,13 +381,13 @@ fn free_in(pool: &ResourcePool, planner: &Planner, job: u64, position: usize, wi
 }
 
 /// Returns what a job holds on a node.
-fn part_of(pool: &ResourcePool, id: u64, position: usize) -> Option<&Held> {
+pub(super) fn part_of(pool: &ResourcePool, id: u64, position: usize) -> Option<&Held> {
     let parts = &pool.held.get(&id)?.parts;
     let at = parts.binary_search_by_key(&position, |part| part.position).ok()?;
     parts.get(at)
 }
 
-fn signed(count: usize) -> isize {
+pub(super) fn signed(count: usize) -> isize {
     isize::try_from(count).unwrap_or(isize::MAX)
 }
 

@@ -13,6 +13,7 @@ mod bits;
 mod constraint;
 mod feasible;
 mod future;
+mod gaps;
 mod index;
 mod inventory;
 mod look;

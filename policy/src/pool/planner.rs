@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::feasible::{Need, size};
 use super::future::{self, Window};
+use super::gaps::Gaps;
 use super::index::{Index, Shape};
 use super::request::Request;
 use super::state::{Held, ResourcePool};
@@ -106,6 +107,8 @@ pub(super) struct Planner {
     pub(super) plans: BTreeMap<PlanId, Plan>,
     /// Plans by position.
     planned: HashMap<usize, Vec<PlanId>>,
+    /// Gaps of nodes with plans, until something of the node changes.
+    gaps: HashMap<usize, Gaps>,
     next: u32,
     views: Vec<View>,
     /// Positions that changed, for the views.
@@ -151,6 +154,11 @@ impl Planner {
         ids.iter().filter_map(|id| Some((*id, self.plans.get(id)?)))
     }
 
+    /// Returns the gaps of a node with plans, when they are known.
+    pub(super) fn gaps(&self, position: usize) -> Option<&Gaps> {
+        self.gaps.get(&position)
+    }
+
     pub(super) fn is_planned(&self, position: usize) -> bool {
         self.planned.contains_key(&position)
     }
@@ -158,6 +166,7 @@ impl Planner {
     /// A job got resources.
     pub(super) fn on_book(&mut self, id: u64, end: f64, parts: &[Held]) {
         self.ends.insert((Time(end), id));
+        self.forget_gaps(parts);
         for part in parts {
             if let Some(tenants) = self.tenants.get_mut(part.position) {
                 let at = tenants.partition_point(|other| other.end <= end);
@@ -170,6 +179,7 @@ impl Planner {
     /// A job gave some of its resources back.
     pub(super) fn on_release(&mut self, id: u64, end: f64, parts: &[Held]) {
         self.ends.remove(&(Time(end), id));
+        self.forget_gaps(parts);
         for part in parts {
             if let Some(tenants) = self.tenants.get_mut(part.position) {
                 let from = tenants.partition_point(|other| other.end < end);
@@ -195,7 +205,16 @@ impl Planner {
         }
     }
 
+    fn forget_gaps(&mut self, parts: &[Held]) {
+        if !self.gaps.is_empty() {
+            for part in parts {
+                self.gaps.remove(&part.position);
+            }
+        }
+    }
+
     fn add(&mut self, plan: Plan) -> PlanId {
+        self.forget_gaps(&plan.parts);
         let id = PlanId(self.next);
         self.next = self.next.wrapping_add(1);
         for part in &plan.parts {
@@ -209,6 +228,7 @@ impl Planner {
         let Some(plan) = self.plans.remove(&id) else {
             return;
         };
+        self.forget_gaps(&plan.parts);
         for part in &plan.parts {
             if let Some(ids) = self.planned.get_mut(&part.position) {
                 ids.retain(|other| *other != id);
@@ -249,7 +269,7 @@ impl ResourcePool {
     /// # Errors
     /// [`PlanError::Unavailable`] when nodes that are down are needed.
     pub fn earliest(&mut self, job: u64, request: &Request, after: f64) -> Result<Option<f64>, PlanError> {
-        self.ensure_planner();
+        self.prepare();
         let ask = self.ask(job, request);
         let (result, work) = future::earliest(self, &ask, after);
         self.count_work(work);
@@ -267,7 +287,7 @@ impl ResourcePool {
         at: Option<f64>,
         now: f64,
     ) -> Result<Reservation, PlanError> {
-        self.ensure_planner();
+        self.prepare();
         self.undo_of(job);
         let start = match at {
             Some(at) => Some(at.max(now)),
@@ -311,6 +331,7 @@ impl ResourcePool {
         if let Some(planner) = &mut self.planner {
             planner.plans.clear();
             planner.planned.clear();
+            planner.gaps.clear();
             planner.views.clear();
             planner.touched.clear();
         }
@@ -359,10 +380,20 @@ impl ResourcePool {
         mine.into_iter().for_each(|id| planner.remove(id));
     }
 
-    fn ensure_planner(&mut self) {
-        if self.planner.is_none() {
-            self.planner = Some(Box::new(Planner::of(self)));
+    /// Makes the planner when there is none, and the gaps that it lacks.
+    fn prepare(&mut self) {
+        let mut planner = self.planner.take().unwrap_or_else(|| Box::new(Planner::of(self)));
+        let missing: Vec<usize> = planner
+            .planned
+            .keys()
+            .copied()
+            .filter(|position| !planner.gaps.contains_key(position))
+            .collect();
+        for position in missing {
+            let gaps = Gaps::of(self, &planner, position, None);
+            planner.gaps.insert(position, gaps);
         }
+        self.planner = Some(planner);
     }
 
     fn ask<'a>(&mut self, job: u64, request: &'a Request) -> future::Ask<'a> {

@@ -1,0 +1,30 @@
+//! Where are compiled policies, and the programs and sources that make them?
+
+use std::path::{Path, PathBuf};
+
+/// Returns the directory of compiled policies: the one asked for, else that of the build tree which this program is in, else the installed one.
+pub(crate) fn policies(asked: Option<&PathBuf>) -> PathBuf {
+    if let Some(dir) = asked {
+        return dir.clone();
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| {
+        // target/debug/flux-policy and target/debug/deps/TEST: target/policies
+        let dirs = exe.ancestors().skip(1).take(3);
+        dirs.map(|dir| dir.join("policies")).find(|dir| dir.is_dir())
+    });
+    beside.unwrap_or_else(|| Path::new(&flux_formats::paths::policydir()).to_owned())
+}
+
+/// Returns the program that compiles components: `FLUX_POLICY_COMPILE`, else that of the build tree, else the installed one.
+pub(crate) fn compiler() -> PathBuf {
+    const NAME: &str = "flux-policy-compile";
+    if let Some(program) = std::env::var_os("FLUX_POLICY_COMPILE") {
+        return program.into();
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| {
+        let dirs = exe.ancestors().skip(1).take(3);
+        dirs.flat_map(|dir| [dir.join(NAME), dir.join("wasm/compile/debug").join(NAME)])
+            .find(|path| path.is_file())
+    });
+    beside.unwrap_or_else(|| Path::new(&flux_formats::paths::libexecdir()).join(NAME))
+}
