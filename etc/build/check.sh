@@ -2,7 +2,7 @@
 # Runs all tests: formatting, lints, unit, property and end-to-end tests. Installs what they need.
 . "$(dirname "$0")/common.sh"
 need_rust
-need_packages $build_packages mpich libmpich-dev python3 munge strace
+need_packages $build_packages mpich libmpich-dev python3 munge strace chromium
 step "formatting"
 cargo fmt --all --check
 cargo fmt --manifest-path imp/Cargo.toml --all --check

@@ -15,7 +15,9 @@ imp_build --profile pam --package pam_flux
 dest=$DESTDIR$PREFIX
 install -d "$dest/bin" "$dest/libexec/flux/cmd" "$dest/lib/flux/policies" "$DESTDIR$SYSCONFDIR/flux/system/conf.d"
 install -m 755 "$target"/release/flux "$dest/bin/flux"
-install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$target"/release/flux-hwloc-xml "$dest/libexec/flux/"
+install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$target"/release/flux-hwloc-xml "$target"/release/flux-policy "$dest/libexec/flux/"
+# `flux policy build` compiles with it
+[ ! -f "$target/wasm/compile/debug/flux-policy-compile" ] || install -m 755 "$target/wasm/compile/debug/flux-policy-compile" "$dest/libexec/flux/"
 install -m 644 "$target"/policies/* "$dest/lib/flux/policies/"
 install -d "$dest/lib/security" "$DESTDIR$SYSCONFDIR/flux/imp/conf.d" "$DESTDIR$SYSCONFDIR/flux/security/conf.d"
 install -m 644 "$target"/imp/pam/libpam_flux.so "$dest/lib/security/pam_flux.so"

@@ -16,6 +16,8 @@ pub enum Capability {
     Root,
     /// Permission to mount a small tmpfs.
     Mount,
+    /// Chromium, to look at pages.
+    Chromium,
 }
 
 impl Capability {
@@ -26,6 +28,7 @@ impl Capability {
             Capability::Python => "python3",
             Capability::Root => "root",
             Capability::Mount => "mount",
+            Capability::Chromium => "chromium",
         }
     }
 
@@ -37,6 +40,7 @@ impl Capability {
                 "python3",
                 &["-c", "import sys; sys.exit(sys.version_info < (3, 9))"],
             ),
+            Capability::Chromium => succeeds("chromium", &["--version"]),
             Capability::Mpicc => succeeds("mpicc", &["-v"]),
             Capability::Hydra => succeeds("mpiexec.hydra", &["-version"]),
         }

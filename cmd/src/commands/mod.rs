@@ -325,6 +325,12 @@ pub(crate) static COMMANDS: &[Entry] = &[
         "flux-broker",
         "FLUX_BROKER_PATH",
     ),
+    program(
+        "policy",
+        "Write, build, test and simulate policies",
+        "flux-policy",
+        "FLUX_POLICY_PATH",
+    ),
     program("shell", "Start the job shell", "flux-shell", "FLUX_SHELL_PATH"),
     plain(
         "proxy",

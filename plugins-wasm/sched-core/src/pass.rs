@@ -10,6 +10,9 @@ use flux_policy_sdk::{AllocFailure, Changes, Host, Pending, Plan, Pool, Refusal}
 use crate::queue::{Place, Waiting};
 use crate::settings::{Kind, Rules, Settings};
 
+/// Jobs of a queue that are looked up at once.
+const AHEAD: usize = 64;
+
 /// The scheduler.
 #[derive(Debug)]
 pub struct Backfill {
@@ -34,6 +37,10 @@ struct Line {
     rules: Rules,
     /// Tried to here.
     tried: Option<Place>,
+    /// The next to try, first ones last.
+    ahead: Vec<Place>,
+    /// The shortest time limit with which a job of each class was busy in this pass: resources only get fewer in one.
+    busy: HashMap<u32, f64>,
     /// Waiting jobs that were tried.
     considered: usize,
     plans: usize,
@@ -46,6 +53,8 @@ impl Line {
         Line {
             rules,
             tried: None,
+            ahead: Vec::new(),
+            busy: HashMap::new(),
             considered: 0,
             plans: 0,
             blocked: None,
@@ -144,7 +153,9 @@ impl Backfill {
     fn begin(&mut self) {
         self.anew = false;
         self.running = true;
-        self.plans.clear();
+        // the plan of the very first job hinders only those behind it: it may stay until it is renewed
+        let first = self.waiting.first();
+        self.plans.retain(|id, _| Some(*id) == first);
         self.last_planned = None;
         self.fresh.clear();
         for line in self.lines.values_mut() {
@@ -163,24 +174,36 @@ impl Backfill {
                 Tried::Later => return true,
                 Tried::Gone => {
                     self.waiting.remove(place.1);
+                    self.plans.remove(&place.1);
                 }
-                Tried::Waits => {
-                    if let Some(line) = self.lines.get_mut(&queue) {
-                        line.tried = Some(place);
-                    }
-                }
+                Tried::Waits => {}
+            }
+            if let Some(line) = self.lines.get_mut(&queue) {
+                line.tried = Some(place);
+                line.ahead.pop();
             }
         }
         false
     }
 
     /// Returns the next job of all queues.
-    fn next(&self, queues: &[u32]) -> Option<(Place, u32)> {
-        let open = queues.iter().filter_map(|queue| {
-            let line = self.lines.get(queue).filter(|line| !line.is_closed())?;
-            Some((self.waiting.next(*queue, line.tried)?, *queue))
-        });
-        open.min()
+    fn next(&mut self, queues: &[u32]) -> Option<(Place, u32)> {
+        let mut best: Option<(Place, u32)> = None;
+        for queue in queues {
+            let Some(line) = self.lines.get_mut(queue).filter(|line| !line.is_closed()) else {
+                continue;
+            };
+            if line.ahead.is_empty() {
+                let room = line.rules.depth() - line.considered;
+                self.waiting
+                    .next(*queue, line.tried, room.min(AHEAD), &mut line.ahead);
+            }
+            if let Some(place) = line.ahead.last() {
+                let this = (*place, *queue);
+                best = Some(best.map_or(this, |best| best.min(this)));
+            }
+        }
+        best
     }
 
     /// Tries jobs that came since the last pass, behind all that was tried then.
@@ -196,6 +219,7 @@ impl Backfill {
                 }
                 Tried::Gone => {
                     self.waiting.remove(place.1);
+                    self.plans.remove(&place.1);
                 }
                 Tried::Waits => {}
             }
@@ -213,16 +237,24 @@ impl Backfill {
     /// Tries to start a job, or to plan it.
     fn attempt(&mut self, pool: &dyn Pool, place: Place, queue: u32) -> Tried {
         let id = place.1;
-        match pool.allocate(id) {
-            Ok(()) | Err(AllocFailure::NotPending) => return Tried::Gone,
-            Err(AllocFailure::Budget) => return Tried::Later,
-            Err(AllocFailure::Busy | AllocFailure::Unavailable) => {}
-        }
+        let (class, limit) = self.waiting.kind_of(id);
         let Some(line) = self.lines.get_mut(&queue) else {
             return Tried::Waits;
         };
+        if class == 0 || line.busy.get(&class).is_none_or(|shortest| limit < *shortest) {
+            match pool.allocate(id) {
+                Ok(()) | Err(AllocFailure::NotPending) => return Tried::Gone,
+                Err(AllocFailure::Budget) => return Tried::Later,
+                Err(AllocFailure::Busy | AllocFailure::Unavailable) => {}
+            }
+            line.busy.insert(class, limit);
+        }
         if line.plans < line.rules.plans_max() {
-            match pool.reserve(id, None) {
+            let planned = match self.plans.remove(&id) {
+                Some(mut plan) => plan.renew().map(|_| plan),
+                None => pool.reserve(id, None),
+            };
+            match planned {
                 Ok(plan) => {
                     line.plans += 1;
                     self.plans.insert(id, plan);

@@ -138,6 +138,7 @@ pub(crate) struct Pending {
     pub(crate) exclusive: bool,
     pub(crate) duration: f64,
     pub(crate) queue: u32,
+    pub(crate) class: u32,
 }
 
 flags! {

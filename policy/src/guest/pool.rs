@@ -24,6 +24,12 @@ pub(super) fn pool(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
         },
     )?;
     pool.func_wrap(
+        "[method]plan.renew",
+        |mut store: StoreContextMut<'_, GuestState>, (plan,): (Resource<PlanHandle>,)| {
+            Ok((store.data_mut().sched.renew(plan.rep()),))
+        },
+    )?;
+    pool.func_wrap(
         "allocate",
         |mut store: StoreContextMut<'_, GuestState>, (id,): (u64,)| {
             let answer: Result<(), Failure> = store.data_mut().sched.allocate(id, None);

@@ -109,14 +109,24 @@ pub(super) fn earliest(
     }
     let mut steps = Vec::new();
     let mut closes = false;
+    let others = planner.plans.values().any(|plan| plan.job != ask.job);
     for (position, total) in ask.nodes(pool) {
         let tenants = planner.tenants(position);
         work += 1 + u64::try_from(tenants.len() / 8).unwrap_or(0);
-        if planner.is_planned(position) {
+        if others && planner.is_planned(position) {
             work += 16;
             closes |= with_gaps(pool, planner, ask, position, |gaps| {
                 gaps.steps(ask, total, after, &mut steps)
             });
+        } else if ask.request.nnodes > 0 {
+            let at = ready(ask, pool.index.shape(position), total, tenants, after);
+            if at.is_finite() {
+                steps.push(Step {
+                    at,
+                    opens: true,
+                    by: 1,
+                });
+            }
         } else {
             releases(ask, pool.index.shape(position), total, tenants, after, &mut steps);
         }
@@ -142,6 +152,34 @@ fn with_gaps<R>(
         Some(gaps) => call(gaps),
         None => call(&Gaps::of(pool, planner, position, Some(ask.job))),
     }
+}
+
+/// Returns from when on a node without plans is enough for one of the request's nodes; infinite when that depends on jobs without a limit.
+fn ready(ask: &Ask<'_>, free: Shape, total: Shape, tenants: &[Tenant], after: f64) -> f64 {
+    if ask.worth(free, total) > 0 {
+        return after;
+    }
+    if ask.exclusive || ask.need.node.cores * 2 > total.cores {
+        // most must have ended: look from the last on
+        let mut have = total;
+        for tenant in tenants.iter().rev() {
+            have.cores = have.cores.saturating_sub(tenant.shape.cores);
+            have.gpus = have.gpus.saturating_sub(tenant.shape.gpus);
+            if ask.worth(have, total) == 0 {
+                return tenant.end.max(after);
+            }
+        }
+        return after;
+    }
+    let mut have = free;
+    for tenant in tenants {
+        have.cores += tenant.shape.cores;
+        have.gpus += tenant.shape.gpus;
+        if ask.worth(have, total) > 0 {
+            return tenant.end.max(after);
+        }
+    }
+    f64::INFINITY
 }
 
 /// Adds when the node is worth how much as its jobs end.
@@ -274,9 +312,24 @@ pub(super) fn choose(
     let mut work = 0;
     let mut candidates = Vec::new();
     let mut have = 0;
+    let others = planner.plans.values().any(|plan| plan.job != ask.job);
     for (position, total) in ask.nodes(pool) {
         work += 1;
-        let (free, since) = if planner.is_planned(position) {
+        if ask.request.nnodes > 0 && window.start.is_finite() && !(others && planner.is_planned(position)) {
+            let since = ready(
+                ask,
+                pool.index.shape(position),
+                total,
+                planner.tenants(position),
+                now,
+            );
+            if since <= window.start {
+                have += 1;
+                candidates.push((since, position));
+            }
+            continue;
+        }
+        let (free, since) = if others && planner.is_planned(position) {
             work += 16;
             let free = if window.start.is_finite() {
                 with_gaps(pool, planner, ask, position, |gaps| gaps.free_in(window))
@@ -290,14 +343,13 @@ pub(super) fn choose(
         let worth = ask.worth(free, total);
         if worth > 0 {
             have += worth;
-            candidates.push((since, position, free));
+            candidates.push((since, position));
         }
     }
     if have < ask.count {
         return (None, work);
     }
-    let late_first =
-        |a: &(f64, usize, Shape), b: &(f64, usize, Shape)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    let late_first = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     if ask.count < candidates.len() {
         candidates.select_nth_unstable_by(ask.count, late_first);
         candidates.truncate(ask.count);
@@ -305,7 +357,7 @@ pub(super) fn choose(
     candidates.sort_unstable_by(late_first);
     let mut missing = ask.count;
     let mut parts = Vec::new();
-    for (_, position, _) in candidates {
+    for (_, position) in candidates {
         if missing == 0 {
             break;
         }
@@ -367,7 +419,8 @@ fn free_in(pool: &ResourcePool, planner: &Planner, job: u64, position: usize, wi
     let staying = planner
         .tenants(position)
         .iter()
-        .filter(|tenant| tenant.end > window.start);
+        .rev()
+        .take_while(|tenant| tenant.end > window.start);
     staying
         .filter_map(|tenant| part_of(pool, tenant.id, position))
         .for_each(&mut take);

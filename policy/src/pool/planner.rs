@@ -214,14 +214,18 @@ impl Planner {
     }
 
     fn add(&mut self, plan: Plan) -> PlanId {
-        self.forget_gaps(&plan.parts);
         let id = PlanId(self.next);
         self.next = self.next.wrapping_add(1);
+        self.insert(id, plan);
+        id
+    }
+
+    fn insert(&mut self, id: PlanId, plan: Plan) {
+        self.forget_gaps(&plan.parts);
         for part in &plan.parts {
             self.planned.entry(part.position).or_default().push(id);
         }
         self.plans.insert(id, plan);
-        id
     }
 
     fn remove(&mut self, id: PlanId) {
@@ -269,7 +273,7 @@ impl ResourcePool {
     /// # Errors
     /// [`PlanError::Unavailable`] when nodes that are down are needed.
     pub fn earliest(&mut self, job: u64, request: &Request, after: f64) -> Result<Option<f64>, PlanError> {
-        self.prepare();
+        self.prepare(job);
         let ask = self.ask(job, request);
         let (result, work) = future::earliest(self, &ask, after);
         self.count_work(work);
@@ -287,7 +291,7 @@ impl ResourcePool {
         at: Option<f64>,
         now: f64,
     ) -> Result<Reservation, PlanError> {
-        self.prepare();
+        self.prepare(job);
         self.undo_of(job);
         let start = match at {
             Some(at) => Some(at.max(now)),
@@ -319,6 +323,40 @@ impl ResourcePool {
         })
     }
 
+    /// Plans a job anew, as early as possible from `now` on; the plan keeps its name, and its resources when nothing better is there.
+    ///
+    /// # Errors
+    /// As of [`reserve`](Self::reserve); the plan is gone then.
+    pub fn renew(&mut self, id: PlanId, request: &Request, now: f64) -> Result<Reservation, PlanError> {
+        let old = self.planner.as_ref().and_then(|planner| planner.plans.get(&id));
+        let Some((job, old_start)) = old.map(|plan| (plan.job, plan.start)) else {
+            return Err(PlanError::Unavailable);
+        };
+        let start = match self.earliest(job, request, now) {
+            Ok(start) => start,
+            Err(error) => {
+                self.undo(id);
+                return Err(error);
+            }
+        };
+        let is_up = |plan: &Plan| plan.parts.iter().all(|part| self.is_up(part.position));
+        let plan = self.planner.as_ref().and_then(|planner| planner.plans.get(&id));
+        if start.is_some() && start == old_start && plan.is_some_and(is_up) {
+            return Ok(Reservation { plan: id, start });
+        }
+        let reservation = self.reserve(job, request, None, now)?;
+        if let Some(planner) = &mut self.planner
+            && let Some(plan) = planner.plans.get(&reservation.plan).cloned()
+        {
+            planner.remove(reservation.plan);
+            planner.insert(id, plan);
+        }
+        Ok(Reservation {
+            plan: id,
+            ..reservation
+        })
+    }
+
     /// Gives up a plan; unknown ones are ignored.
     pub fn undo(&mut self, plan: PlanId) {
         if let Some(planner) = &mut self.planner {
@@ -346,6 +384,11 @@ impl ResourcePool {
     /// Returns when a plan starts; none for unknown ones as well.
     pub fn start_of(&self, plan: PlanId) -> Option<f64> {
         self.planner.as_ref()?.plans.get(&plan)?.start
+    }
+
+    /// Returns the job that a plan is for.
+    pub fn job_of(&self, plan: PlanId) -> Option<u64> {
+        Some(self.planner.as_ref()?.plans.get(&plan)?.job)
     }
 
     /// Gives up the plans of a job that does not wait any more.
@@ -381,8 +424,12 @@ impl ResourcePool {
     }
 
     /// Makes the planner when there is none, and the gaps that it lacks.
-    fn prepare(&mut self) {
+    fn prepare(&mut self, job: u64) {
         let mut planner = self.planner.take().unwrap_or_else(|| Box::new(Planner::of(self)));
+        if planner.plans.values().all(|plan| plan.job == job) {
+            self.planner = Some(planner);
+            return;
+        }
         let missing: Vec<usize> = planner
             .planned
             .keys()

@@ -1,7 +1,7 @@
 //! What do users see of a waiting job's future? (RFC 27 annotations: `sched.t_estimate`, `sched.reason_pending`, `sched.jobs_ahead`.)
 //!
-//! An annotation is an event for everyone who follows jobs: it is sent when it changes by more than a second, and for one job not more often
-//! than once a second.
+//! An annotation is an event for everyone who follows jobs: it is sent when it changes by more than a second, and twice within a second for one
+//! job only when it changes by more than a minute.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,6 +14,8 @@ use super::message::{SchedAnswer, Submit};
 
 /// In seconds: of the estimate, and between two annotations of a job.
 const CHANGE_MIN_SECS: f64 = 1.0;
+/// A change that is told at once.
+const CHANGE_LARGE_SECS: f64 = 60.0;
 /// Jobs whose place is told, when the site wants that.
 const PLACES_MAX: usize = 1000;
 
@@ -41,8 +43,9 @@ impl Annotator {
             let Some(start) = start else { continue };
             if let Some(said) = self.estimates.get_mut(&id) {
                 missing -= 1;
-                let moved = (said.estimate - start).abs() >= CHANGE_MIN_SECS;
-                if !moved || (now - said.at).abs() < CHANGE_MIN_SECS {
+                let moved = (said.estimate - start).abs();
+                let just_said = (now - said.at).abs() < CHANGE_MIN_SECS;
+                if moved < CHANGE_MIN_SECS || (just_said && moved < CHANGE_LARGE_SECS) {
                     continue;
                 }
             }

@@ -520,6 +520,7 @@ fn scalars(trusted: &mut Trusted, job: &Submit) -> Pending {
         exclusive,
         duration: duration_secs,
         queue: trusted.queue_number(&job.queue),
+        class: trusted.class_number(&job.request),
     }
 }
 

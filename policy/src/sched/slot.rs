@@ -6,7 +6,9 @@ use flux_formats::jobid::JobId;
 use serde_json::{Map, Value, json};
 
 use crate::guest::Failure;
-use crate::pool::{AllocError, Constraint, Counts, Grant, Placement, PlanError, PlanId, ResourcePool};
+use crate::pool::{
+    AllocError, Constraint, Counts, Grant, Placement, PlanError, PlanId, Request, ResourcePool,
+};
 
 use super::annotate::Annotator;
 use super::message::{SchedAnswer, Submit};
@@ -32,8 +34,20 @@ pub(crate) struct Trusted {
     pub(super) planned: u32,
     planning_work: u64,
     queues: Vec<Box<str>>,
+    classes: HashMap<Class, u32>,
     pub(super) settings: Settings,
     pub(super) annotator: Annotator,
+}
+
+/// Most classes with a number of their own at one time.
+const CLASSES_MAX: usize = 65_536;
+
+/// What makes two requests equal, time apart.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Class {
+    counts: [u32; 4],
+    exclusive: bool,
+    constraint: Option<Box<str>>,
 }
 
 /// The trusted side, when it is lent.
@@ -96,6 +110,18 @@ impl SchedSlot {
         result.map(|reservation| reservation.plan.0).map_err(failure)
     }
 
+    /// Carries out `plan.renew`.
+    pub(crate) fn renew(&mut self, plan: u32) -> Result<Option<f64>, Failure> {
+        let trusted = self.lent.as_mut().ok_or(Failure::NotPending)?;
+        trusted.check_planning()?;
+        let id = trusted.pool.job_of(PlanId(plan)).ok_or(Failure::NotPending)?;
+        let job = trusted.pending.get(&id).ok_or(Failure::NotPending)?;
+        let result = trusted.pool.renew(PlanId(plan), &job.request, trusted.now);
+        trusted.planning_work += trusted.pool.take_planning_work();
+        trusted.planned += 1;
+        result.map(|reservation| reservation.start).map_err(failure)
+    }
+
     /// Undoes a plan.
     pub(crate) fn undo(&mut self, plan: u32) {
         match &mut self.lent {
@@ -152,6 +178,32 @@ impl Trusted {
             self.queues.len() - 1
         });
         u32::try_from(at + 1).unwrap_or(0)
+    }
+
+    /// Returns the number of a request's class.
+    pub(super) fn class_number(&mut self, request: &Request) -> u32 {
+        let class = Class {
+            counts: [
+                request.nnodes,
+                request.nslots,
+                request.cores_per_slot,
+                request.gpus_per_slot,
+            ],
+            exclusive: request.exclusive,
+            constraint: request
+                .constraint
+                .as_ref()
+                .map(|constraint| constraint.text().into()),
+        };
+        let next = u32::try_from(self.classes.len() + 1).unwrap_or(0);
+        if let Some(known) = self.classes.get(&class) {
+            return *known;
+        }
+        if self.classes.len() >= CLASSES_MAX {
+            return 0;
+        }
+        self.classes.insert(class, next);
+        next
     }
 
     fn queue_name(&self, number: u32) -> &str {

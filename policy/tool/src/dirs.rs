@@ -15,7 +15,17 @@ pub(crate) fn policies(asked: Option<&PathBuf>) -> PathBuf {
     beside.unwrap_or_else(|| Path::new(&flux_formats::paths::policydir()).to_owned())
 }
 
+/// Returns the option that names the directory of compiled policies.
+pub(crate) fn argument() -> clap::Arg {
+    clap::Arg::new("dir")
+        .long("dir")
+        .value_name("DIR")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Directory of compiled policies [default: those of Flux]")
+}
+
 /// Returns the program that compiles components: `FLUX_POLICY_COMPILE`, else that of the build tree, else the installed one.
+#[expect(dead_code, reason = "`build` follows")]
 pub(crate) fn compiler() -> PathBuf {
     const NAME: &str = "flux-policy-compile";
     if let Some(program) = std::env::var_os("FLUX_POLICY_COMPILE") {

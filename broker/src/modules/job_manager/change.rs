@@ -5,6 +5,7 @@ use super::api::ActiveJob;
 use super::commit::After;
 use super::event::Event;
 use super::job::{self, Job};
+use super::ports::SchedRequest;
 use super::requeue;
 use super::state::State;
 use crate::service::{Cx, RpcError};
@@ -119,6 +120,7 @@ impl JobManager {
         if let Some(expiration) = expiration {
             self.post(cx, id, &Event::ResourceUpdate { expiration })?;
             self.executor.expiration(cx, id, expiration);
+            self.sched_request(cx, SchedRequest::Expiration { id, expiration });
         }
         self.batch(cx).after(After::Respond(req.clone(), None));
         Ok(())

@@ -39,6 +39,13 @@ pub(crate) enum SchedRequest {
         /// These ranks of it, or `None` for all that is left.
         ranks: Option<IdSet>,
     },
+    /// A running job ends at another time.
+    Expiration {
+        /// The job.
+        id: JobId,
+        /// Seconds since the epoch, 0 never.
+        expiration: f64,
+    },
     /// A job that holds resources already, when the scheduler starts.
     Adopt {
         /// The job.

@@ -141,6 +141,9 @@ impl Sched {
                     self.command(cx, SchedCommand::Prioritize(jobs));
                 }
                 SchedRequest::Free { id, ranks } => self.command(cx, SchedCommand::Free { id: id.0, ranks }),
+                SchedRequest::Expiration { id, expiration } => {
+                    self.command(cx, SchedCommand::Extend { id: id.0, expiration });
+                }
                 SchedRequest::Adopt { id, r } => {
                     self.command(
                         cx,

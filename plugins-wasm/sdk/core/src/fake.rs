@@ -142,6 +142,15 @@ impl Drop for Kept {
     }
 }
 
+impl Kept {
+    /// The plan moves to when the running jobs leave enough.
+    fn renew(&self) -> Result<Option<f64>, AllocFailure> {
+        let plans = self.plans.borrow();
+        let own = plans.iter().find(|plan| plan.0 == self.id);
+        own.map(|plan| plan.1).ok_or(AllocFailure::NotPending)
+    }
+}
+
 impl FakePool {
     fn spend(&self) -> Result<(), AllocFailure> {
         if let Some(budget) = self.budget.borrow_mut().as_mut() {
@@ -231,7 +240,7 @@ impl Pool for FakePool {
         plans.retain(|plan| plan.0 != id);
         plans.push((id, start, need));
         let plans = self.plans.clone();
-        Ok(Plan::new(start, Kept { plans, id }))
+        Ok(Plan::new(start, Kept { plans, id }, Kept::renew))
     }
 
     fn queue_name(&self, number: u32) -> String {

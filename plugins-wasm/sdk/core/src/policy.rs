@@ -1,6 +1,5 @@
 //! What does a policy implement?
 
-use std::any::Any;
 use std::fmt;
 
 use crate::host::Host;
@@ -98,6 +97,8 @@ pub struct Pending {
     pub duration: f64,
     /// Number of the queue, see [`Pool::queue_name`]; 0 in none.
     pub queue: u32,
+    /// Jobs with the same number ask for the same resources, time apart; 0 says nothing.
+    pub class: u32,
 }
 
 /// What happened since a scheduler was asked last.
@@ -150,22 +151,37 @@ pub enum Placement {
 /// Resources that are kept for a pending job. Dropping it undoes the plan.
 pub struct Plan {
     start: Option<f64>,
-    /// Undoes the plan when dropped.
-    _kept: Box<dyn Any>,
+    renew: Renew,
 }
+
+/// Owns the plan, so that dropping it drops the plan.
+type Renew = Box<dyn Fn() -> Result<Option<f64>, AllocFailure>>;
 
 impl Plan {
     /// Returns a plan that lasts as long as `kept`.
-    pub fn new(start: Option<f64>, kept: impl Any) -> Plan {
+    pub fn new<T: 'static>(
+        start: Option<f64>,
+        kept: T,
+        renew: impl Fn(&T) -> Result<Option<f64>, AllocFailure> + 'static,
+    ) -> Plan {
         Plan {
             start,
-            _kept: Box::new(kept),
+            renew: Box::new(move || renew(&kept)),
         }
     }
 
     /// Returns when the job can start, in seconds since the epoch; none when that depends on jobs without a time limit.
     pub fn start(&self) -> Option<f64> {
         self.start
+    }
+
+    /// Plans the job anew, as early as possible; cheap when nothing better is there.
+    ///
+    /// # Errors
+    /// As of [`Pool::reserve`]; but for `Budget` the plan is undone.
+    pub fn renew(&mut self) -> Result<Option<f64>, AllocFailure> {
+        self.start = (self.renew)()?;
+        Ok(self.start)
     }
 }
 

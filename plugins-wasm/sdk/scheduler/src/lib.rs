@@ -73,7 +73,9 @@ impl flux_policy_sdk_core::Pool for BrokerPool {
 
     fn reserve(&self, id: u64, at: Option<f64>) -> Result<Plan, AllocFailure> {
         let plan = pool::reserve(id, at).map_err(failure)?;
-        Ok(Plan::new(plan.start(), plan))
+        Ok(Plan::new(plan.start(), plan, |plan: &pool::Plan| {
+            plan.renew().map_err(failure)
+        }))
     }
 
     fn queue_name(&self, number: u32) -> String {
@@ -95,6 +97,7 @@ impl From<scheduling::Pending> for flux_policy_sdk_core::Pending {
             exclusive: job.exclusive,
             duration: job.duration,
             queue: job.queue,
+            class: job.class,
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn command() -> Command {
             .help("Load of a made-up trace; 1.0 is all that the machine can do"))
         .arg(Arg::new("policy").short('p').long("policy").value_name("NAME").action(ArgAction::Append)
             .help("Scheduler to run: fcfs, easy, conservative, hybrid, or the name of your own; several are compared [default: fcfs and easy]"))
-        .arg(Arg::new("dir").long("dir").value_name("DIR").value_parser(value_parser!(PathBuf)).help("Directory of compiled policies"))
+        .arg(dirs::argument())
         .arg(number("nodes", "Nodes of the machine [default: what the trace says]"))
         .arg(number("cores", "Cores of each node [default: 1, or 48 for a made-up trace]"))
         .arg(number("jobs", "Take only the first N jobs of the trace"))

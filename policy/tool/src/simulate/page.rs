@@ -100,9 +100,9 @@ pub(crate) fn page(trace: &Trace, machine: Machine, runs: &[Run], all: &[Figures
     let data = json!({"trace": trace.name, "nodes": machine.nodes, "cores": machine.cores, "policies": all});
     // a name from a trace must not end the element
     let data = data.to_string().replace('<', "\\u003c");
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<script type=\"application/json\" id=\"data\">{data}</script></body></html>\n"
+        "<script type=\"application/json\" id=\"data\">{data}</script></body></html>"
     );
     out
 }

@@ -153,7 +153,7 @@ impl Scheduler for FakeScheduler {
                     assert!(world.holding.remove(&id), "{id} freed twice");
                     world.slots += 1;
                 }
-                SchedRequest::Free { .. } => {}
+                SchedRequest::Free { .. } | SchedRequest::Expiration { .. } => {}
                 SchedRequest::Adopt { id, .. } => {
                     world.adopted.push(id);
                     world.holding.insert(id);
