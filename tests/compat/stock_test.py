@@ -9,29 +9,11 @@ import os
 import tempfile
 import unittest
 
-from wire_client import NODEID_ANY, REQUEST, UPSTREAM, Client, Message, RpcError
+from wire_case import Case
+from wire_client import REQUEST, UPSTREAM, Message, RpcError
 
 
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.clients = []
-        self.flux = self.client()
-
-    def tearDown(self):
-        for client in self.clients:
-            client.close()
-
-    def client(self, rank=0):
-        client = Client(os.environ["FLUX_URI" if rank == 0 else "FLUX_URI_%d" % rank])
-        self.clients.append(client)
-        return client
-
-    def refused(self, errnum, topic, payload=None, nodeid=NODEID_ANY):
-        with self.assertRaises(RpcError) as caught:
-            self.flux.rpc(topic, payload, nodeid)
-        self.assertEqual(caught.exception.errnum, errnum, caught.exception)
-        return caught.exception.text
-
+class StockCase(Case):
     def stream(self, topic, payload):
         """Returns all answers of a stream and the error number at its end."""
         tag, answers = self.flux.stream(topic, payload), []
@@ -71,7 +53,7 @@ class Case(unittest.TestCase):
         return exceptions, status[0], "".join(d.get("data", "") + d.get("message", "") for d in data)
 
 
-class Commands(Case):
+class Commands(StockCase):
     def test_log_levels(self):
         """flux logger, flux dmesg: PRI is severity * 8 + facility."""
         self.flux.request("log.append", raw=b"<27>1 2026-01-01T00:00:00.000000Z 0 stock-test 1 - - an error")
@@ -152,7 +134,7 @@ class Commands(Case):
         self.assertEqual(text, "invalid targets: invalid hosts: nosuchhost")
 
 
-class Kvs(Case):
+class Kvs(StockCase):
     def commit(self, key, dirent, namespace="primary", flags=0):
         ops = [{"key": key, "flags": 0, "dirent": dirent}]
         return self.flux.call("kvs.commit", {"namespace": namespace, "flags": flags, "ops": ops})
@@ -192,7 +174,7 @@ class Kvs(Case):
         self.assertEqual(self.lookup("stock.long2"), self.val(long))
 
 
-class Content(Case):
+class Content(StockCase):
     def test_the_store_has_what_was_told(self):
         """flux dump --no-cache, flux dump --checkpoint, flux fsck: past the cache, from a root that is new."""
         for round in range(3):
@@ -231,7 +213,7 @@ class Content(Case):
         self.flux.rpc("content.mmap-remove", {"tag": "nosuch"}, 0)
 
 
-class Jobs(Case):
+class Jobs(StockCase):
     def test_unknown_job_and_unknown_key(self):
         """flux job info."""
         self.assertEqual(self.refused(errno.ENOENT, "job-info.lookup", {"id": 123, "keys": ["R"], "flags": 0}),

@@ -10,8 +10,9 @@ import struct
 import time
 import unittest
 
+from wire_case import Case
 from wire_client import (CONTROL, EVENT, LOCAL, MAGIC, NODEID_ANY, NORESPONSE, OWNER, PRIVATE, REQUEST, RESPONSE,
-                         STREAMING, UPSTREAM, Client, Message, ProtocolError, RpcError, decode, part)
+                         STREAMING, UPSTREAM, Message, ProtocolError, RpcError, decode, part)
 
 UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 
@@ -78,27 +79,6 @@ class Golden(unittest.TestCase):
         for cut in range(len(whole)):
             with self.assertRaises((ProtocolError, ValueError, IndexError)):
                 decode(whole[:cut])
-
-
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.clients = []
-        self.flux = self.client()
-
-    def tearDown(self):
-        for client in self.clients:
-            client.close()
-
-    def client(self, rank=0):
-        client = Client(os.environ["FLUX_URI" if rank == 0 else "FLUX_URI_%d" % rank])
-        self.clients.append(client)
-        return client
-
-    def refused(self, errnum, topic, payload=None, nodeid=NODEID_ANY, raw=None, flux=None):
-        with self.assertRaises(RpcError) as caught:
-            (flux or self.flux).rpc(topic, payload, nodeid, raw=raw)
-        self.assertEqual(caught.exception.errnum, errnum, caught.exception)
-        return caught.exception.text
 
 
 class Frames(Case):
