@@ -1,7 +1,7 @@
 use super::*;
 
 fn config(text: &str) -> Result<Config, String> {
-    Config::from_kv(crate::load::flatten(&[(
+    Config::from_kv(crate::parser::flatten(&[(
         "f".to_owned(),
         text.as_bytes().to_vec(),
     )])?)

@@ -13,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod ask;
 pub mod cgroup;
 pub mod config;
 pub mod device;
@@ -24,7 +25,9 @@ pub mod limits;
 pub mod load;
 pub mod log;
 pub mod monitor;
+pub mod names;
 pub mod pam;
+pub mod parser;
 pub mod path;
 pub mod paths;
 pub mod relay;

@@ -2,32 +2,26 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use flux_sign::kv::Kv;
 
-use crate::sandbox;
+use crate::parser::{self, Text};
 use crate::sys::fd::{pipe, poll};
 use crate::sys::process::{self, Status};
-use crate::sys::{arena, seccomp};
 use crate::{config, path, paths};
 
 /// Most bytes of all files of one directory together.
 const SIZE_MAX: u64 = 64 << 10;
 /// Most files of one directory.
 const FILES_MAX: usize = 64;
-/// Memory of the parser; it takes up to 400 bytes for one of the text.
-const ARENA_SIZE: usize = 96 << 20;
 /// Most bytes that the parser may answer.
 const ANSWER_MAX: usize = 1 << 20;
 /// How long the parser may take.
 const TIME_MAX: Duration = Duration::from_secs(5);
-
-/// One file's path and content.
-type Text = (String, Vec<u8>);
 
 /// Returns the configuration of the IMP and that of signatures, the latter unverified as to its meaning.
 ///
@@ -87,7 +81,7 @@ fn parse(imp: &[Text], sign: &[Text]) -> Result<(Kv, Kv), String> {
         drop(from_child);
         // Not even closed at the end: the filter does not let it.
         let mut answer = std::mem::ManuallyDrop::new(File::from(to_parent));
-        process::exit(parser(imp, sign, &mut answer));
+        process::exit(parser::run(imp, sign, &mut answer));
     };
     drop(to_parent);
     let answer = collect(File::from(from_child));
@@ -137,35 +131,4 @@ fn collect(mut file: File) -> Result<Vec<u8>, String> {
             return Err("configuration: too many keys".to_owned());
         }
     }
-}
-
-/// The child: gives up everything, parses, answers `+` and both texts or `-` and why not; returns its exit code.
-fn parser(imp: &[Text], sign: &[Text], answer: &mut File) -> i32 {
-    let sealed =
-        sandbox::enter().is_ok() && arena::seal(ARENA_SIZE).is_ok() && seccomp::allow_writing_only().is_ok();
-    if !sealed {
-        return 1;
-    }
-    let both = flatten(imp).and_then(|imp| Ok((imp.encode(), flatten(sign)?.encode())));
-    let text = match both {
-        Ok((imp, sign)) => {
-            let length = u32::try_from(imp.len()).unwrap_or(u32::MAX).to_ne_bytes();
-            [b"+".as_slice(), &length, &imp, &sign].concat()
-        }
-        Err(why) => [b"-".as_slice(), why.as_bytes()].concat(),
-    };
-    i32::from(answer.write_all(&text).is_err())
-}
-
-/// Turns TOML into flat text; a later file's top-level key replaces an earlier one's.
-///
-/// # Errors
-/// File, line, and what is wrong there.
-pub fn flatten(texts: &[Text]) -> Result<Kv, String> {
-    let mut kv = Kv::new();
-    for (path, content) in texts {
-        let text = std::str::from_utf8(content).map_err(|_| format!("{path} is not UTF-8"))?;
-        flux_sign::flatten(text, &mut kv).map_err(|err| format!("{path}:{err}"))?;
-    }
-    Ok(kv)
 }

@@ -18,7 +18,7 @@ use crate::sys::fd::{poll, position, seek, standard};
 use crate::sys::process::{self, Pid, Status};
 use crate::sys::signal::{self, SIGNAL_INFO_SIZE};
 use crate::wire::{self, Request, VARIABLES, VARIABLES_MAX};
-use crate::{devices, input};
+use crate::{ask, devices, input};
 
 /// Longest document; J alone may have 4 MiB.
 const INPUT_MAX: usize = wire::FRAME_MAX + (1 << 20);
@@ -85,14 +85,14 @@ pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid)
         };
         if signalled && let Some(number) = next_signal(&signals) {
             // The monitor may have ended at this moment; then it has said how.
-            drop(wire::send(&mut monitor, &wire::signal(number)));
+            drop(wire::send(&mut monitor, &ask::signal(number)));
         }
         if spoke {
             match wire::receive(&mut monitor, FRAME_TIME) {
                 Ok(Some(kv)) => {
                     if let Some((level, text)) = log::decode(&kv) {
                         log::to_stderr(level, text);
-                    } else if let Some(status) = wire::decode_ended(&kv) {
+                    } else if let Some(status) = ask::decode_ended(&kv) {
                         // It ends now; nobody else has to bury it.
                         drop(process::wait(child));
                         return end(status);

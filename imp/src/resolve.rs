@@ -2,15 +2,14 @@
 //!
 //! It answers any number of questions: `uid u32` is followed by a frame of [`wire`] with the entry, or `nobody`.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use flux_sign::kv::{Kv, Value};
+use flux_sign::kv::Kv;
 
 use crate::sys::process::{self, Pid};
-use crate::sys::users;
-use crate::{sandbox, wire};
+use crate::{names, sandbox, wire};
 
 /// How long the name service may take for one user.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -55,7 +54,9 @@ impl Resolver {
             Some(pid) => Ok(Resolver { stream, pid }),
             None => {
                 drop(stream);
-                process::exit(i32::from(sandbox::enter().is_err() || answer(theirs).is_err()));
+                process::exit(i32::from(
+                    sandbox::enter().is_err() || names::answer(theirs).is_err(),
+                ));
             }
         }
     }
@@ -86,34 +87,6 @@ impl Drop for Resolver {
     }
 }
 
-/// The helper's loop; ends with the stream.
-fn answer(mut stream: UnixStream) -> std::io::Result<()> {
-    let mut uid = [0; 4];
-    while stream.read_exact(&mut uid).is_ok() {
-        let nobody = || {
-            let mut kv = Kv::new();
-            let _put = kv.put("nobody", Value::Bool(true));
-            kv
-        };
-        let kv = look_up(u32::from_ne_bytes(uid)).unwrap_or_else(nobody);
-        wire::send(&mut stream, &kv)?;
-    }
-    Ok(())
-}
-
-fn look_up(uid: u32) -> Option<Kv> {
-    let entry = users::by_uid(uid).ok()??;
-    let groups = users::groups(&entry.name, entry.gid).ok()?;
-    let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
-    let mut kv = Kv::new();
-    kv.put("name", Value::String(entry.name)).ok()?;
-    kv.put("gid", Value::Int(i64::from(entry.gid))).ok()?;
-    kv.put("home", Value::String(entry.home)).ok()?;
-    kv.put("shell", Value::String(entry.shell)).ok()?;
-    kv.put("groups", Value::String(groups.join(","))).ok()?;
-    Some(kv)
-}
-
 /// Bounds and checks what the helper says.
 fn decode(uid: u32, kv: &Kv) -> Option<User> {
     let path = |key| {
@@ -141,6 +114,8 @@ fn decode(uid: u32, kv: &Kv) -> Option<User> {
 
 #[cfg(test)]
 mod tests {
+    use flux_sign::kv::Value;
+
     use super::*;
 
     fn entry(name: &str, groups: &str) -> Kv {

@@ -14,7 +14,7 @@ use crate::print;
 
 /// Lines of the IMP itself that run with privilege (no blanks, comments, tests): what we want, and what is not exceeded.
 const PRIVILEGED_WANTED: usize = 2000;
-const PRIVILEGED_MAX: usize = 2950;
+const PRIVILEGED_MAX: usize = 2830;
 /// Lines of the crate.
 const CRATE_MAX: usize = 4000;
 /// Crates in the tree, ours among them.
@@ -22,8 +22,11 @@ const CRATES_MAX: usize = 21;
 /// Attack cases of the list.
 const CASES: u32 = 70;
 /// Files that run after privilege has been given up for good; all others are counted as privileged.
-const UNPRIVILEGED: [&str; 5] = [
+const UNPRIVILEGED: [&str; 8] = [
     "relay.rs",
+    "ask.rs",
+    "names.rs",
+    "parser.rs",
     "input.rs",
     "devices.rs",
     "sys/users.rs",

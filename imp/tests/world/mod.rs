@@ -157,6 +157,7 @@ impl World {
             .map(|e| (e.file_name(), fs::read(e.path()).unwrap()))
             .collect();
         sys::tmpfs("/mnt");
+        fs::create_dir_all(sysconfdir()).unwrap();
         sys::tmpfs(&sysconfdir());
         sys::tmpfs("/var/lib");
         static COUNT: AtomicU32 = AtomicU32::new(0);
