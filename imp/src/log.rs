@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flux_sign::kv::{Kv, Value};
 
-use crate::sys::fd::{log_socket, poll, standard};
+use crate::sys::fd::{connect_unix, poll, standard};
 use crate::sys::process::own_pid;
 use crate::wire;
 
@@ -119,7 +119,9 @@ impl Log {
     pub fn new(relay: &UnixStream) -> std::io::Result<Self> {
         Ok(Log {
             relay: relay.try_clone()?,
-            syslog: log_socket(c"/dev/log").ok().map(File::from),
+            syslog: connect_unix(c"/dev/log", libc::SOCK_DGRAM, None)
+                .ok()
+                .map(File::from),
             level: Level::Warning,
         })
     }

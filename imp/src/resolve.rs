@@ -27,7 +27,7 @@ pub struct User {
     pub name: String,
     /// Primary group.
     pub gid: u32,
-    /// All groups, the primary one among them.
+    /// All groups, the primary one among them, in ascending order.
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
@@ -99,7 +99,9 @@ fn decode(uid: u32, kv: &Kv) -> Option<User> {
         return None;
     }
     let groups = kv.get_str("groups")?.split(',').take(GROUPS_MAX + 1);
-    let groups: Vec<u32> = groups.map(|gid| gid.parse().ok()).collect::<Option<_>>()?;
+    let mut groups: Vec<u32> = groups.map(|gid| gid.parse().ok()).collect::<Option<_>>()?;
+    groups.sort_unstable();
+    groups.dedup();
     let gid = u32::try_from(kv.get_int("gid")?).ok()?;
     let valid = groups.len() <= GROUPS_MAX && groups.contains(&gid) && !groups.contains(&u32::MAX);
     valid.then_some(User {

@@ -1,5 +1,6 @@
 //! Is the request what its user signed? The monitor asks munged itself.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use flux_sign::kv::Kv;
 use flux_sign::{Config, Signer, Unwrapped};
 
 use crate::path;
-use crate::sys::fd::{fstat, peer_uid};
+use crate::sys::fd::{connect_unix, fstat, peer_uid};
 
 /// Checks a token; `caller` is the only user whom the mechanism `none` serves.
 ///
@@ -26,7 +27,7 @@ pub fn token(sign: &Kv, token: &str, caller: u32) -> Result<(Unwrapped, Config),
 }
 
 /// Connects to munged: a socket below directories of root's, in one of root's or of the user as whom munged runs.
-fn connect(socket: &Path, _time: Duration) -> io::Result<UnixStream> {
+fn connect(socket: &Path, time: Duration) -> io::Result<UnixStream> {
     let refuse = |why: String| io::Error::new(io::ErrorKind::PermissionDenied, why);
     let (Some(directory), Some(text)) = (socket.parent().and_then(Path::parent), socket.to_str()) else {
         return Err(refuse("the socket's path is too short".to_owned()));
@@ -42,7 +43,9 @@ fn connect(socket: &Path, _time: Duration) -> io::Result<UnixStream> {
             "{text}: its directory may be written by others than its owner"
         )));
     }
-    let stream = UnixStream::connect(socket)?;
+    // A munged that accepts nobody would hold a plain `connect` for ever.
+    let socket = CString::new(text)?;
+    let stream = UnixStream::from(connect_unix(&socket, libc::SOCK_STREAM, Some(time))?);
     let server = peer_uid(stream.as_fd())?;
     if server != 0 && server != stat.uid {
         return Err(refuse(format!(

@@ -14,7 +14,7 @@ use crate::print;
 
 /// Lines of the IMP itself that run with privilege (no blanks, comments, tests): what we want, and what is not exceeded.
 const PRIVILEGED_WANTED: usize = 2000;
-const PRIVILEGED_MAX: usize = 2830;
+const PRIVILEGED_MAX: usize = 2850;
 /// Lines of the crate.
 const CRATE_MAX: usize = 4000;
 /// Crates in the tree, ours among them.

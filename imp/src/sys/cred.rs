@@ -57,14 +57,15 @@ pub fn set_groups(groups: &[u32]) -> io::Result<()> {
     super::check_long(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// Compares the supplementary groups with a list, as sets; `room` must be longer than the list. Allocates nothing.
+/// Compares the supplementary groups with a list in ascending order, as the kernel keeps them; `room` must be longer than the
+/// list. Allocates nothing.
 pub fn groups_are(wanted: &[u32], room: &mut [u32]) -> bool {
     // SAFETY: the kernel writes at most `len` numbers.
     let count = unsafe { libc::syscall(libc::SYS_getgroups, room.len(), room.as_mut_ptr()) };
     let Some(have) = usize::try_from(count).ok().and_then(|count| room.get(..count)) else {
         return false;
     };
-    have.len() == wanted.len() && have.iter().all(|gid| wanted.contains(gid))
+    have == wanted
 }
 
 /// Returns true when neither root nor any capability can be had back. Allocates nothing.

@@ -173,13 +173,25 @@ pub fn poll<const N: usize>(
     }
 }
 
-/// Connects to the UNIX datagram socket of a log daemon; sends never wait.
-pub fn log_socket(path: &CStr) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+/// Connects to a UNIX socket. With a time, connecting and every later write end after it; without, they never wait.
+///
+/// `kind` is `SOCK_STREAM` or `SOCK_DGRAM`.
+pub fn connect_unix(path: &CStr, kind: i32, time: Option<Duration>) -> io::Result<OwnedFd> {
+    let wait = if time.is_some() { 0 } else { libc::SOCK_NONBLOCK };
     // SAFETY: takes numbers only.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC | wait, 0) })?;
     // SAFETY: new and ours.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let size = |bytes: usize| libc::socklen_t::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput);
+    if let Some(time) = time {
+        let limit = libc::timeval {
+            tv_sec: i64::try_from(time.as_secs()).map_err(|_| io::ErrorKind::InvalidInput)?,
+            tv_usec: i64::from(time.subsec_micros()),
+        };
+        let (level, option, bytes) = (libc::SOL_SOCKET, libc::SO_SNDTIMEO, size(size_of_val(&limit))?);
+        // SAFETY: `limit` has `bytes` bytes.
+        check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const limit).cast(), bytes) })?;
+    }
     // SAFETY: all bytes zero is a valid `sockaddr_un`.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = 1;
@@ -190,10 +202,9 @@ pub fn log_socket(path: &CStr) -> io::Result<OwnedFd> {
     for (to, from) in address.sun_path.iter_mut().zip(bytes) {
         *to = from.cast_signed();
     }
-    let size =
-        libc::socklen_t::try_from(size_of::<libc::sockaddr_un>()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: `address` is a whole `sockaddr_un` of `size` bytes.
-    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), size) })?;
+    let length = size(size_of_val(&address))?;
+    // SAFETY: `address` is a whole `sockaddr_un` of `length` bytes.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
     Ok(fd)
 }
 

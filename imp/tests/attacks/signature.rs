@@ -242,7 +242,15 @@ fn case_047_munged_misbehaves() {
     }
     body.extend_from_slice(&[1; 33]);
     fake(&world, Some(frame(5, &body))).refused("SHA256 hash mismatch");
+    // It has more callers than it lets wait.
     let token = world.token(ALI);
+    fs::create_dir("/mnt/full").unwrap();
+    let _listener = UnixListener::bind("/mnt/full/socket").unwrap();
+    let waiting = crate::world::sys::fill("/mnt/full/socket");
+    world.sign_config("/mnt/full/socket", 1000, "");
+    let begun = Instant::now();
+    world.try_exec(&token, "").refused("munged does not answer");
+    assert!(waiting.len() > 10 && begun.elapsed() < Duration::from_secs(10));
     world.sign_config("/mnt/munge/socket", 1000, "");
     world.stop_munged();
     world

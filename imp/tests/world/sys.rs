@@ -169,3 +169,13 @@ pub fn as_root_then(command: &mut Command, uid: u32, secure_bits: bool) {
     // SAFETY: `begin` makes system calls only.
     unsafe { command.pre_exec(begin) };
 }
+
+/// Connects to a listener that does not accept until no more can wait.
+pub fn fill(socket: &str) -> Vec<std::os::fd::OwnedFd> {
+    let path = CString::new(socket).unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(fd) = flux_imp::sys::fd::connect_unix(&path, libc::SOCK_STREAM, None) {
+        waiting.push(fd);
+    }
+    waiting
+}
