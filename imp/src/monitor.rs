@@ -50,11 +50,13 @@ pub fn run(caller: &Caller, command: &str, mut relay: UnixStream) -> i32 {
 
 fn serve(caller: &Caller, command: &str, relay: &mut UnixStream, log: &mut Log) -> Result<Status, Refusal> {
     become_root().map_err(|err| refuse(format!("cannot leave the caller's session: {err}")))?;
+    let mut resolver = Resolver::start().map_err(refuse)?;
+    // It looks the caller up while the configuration is parsed.
+    resolver.ask(caller.uid).map_err(refuse)?;
     let (config, sign) = load::load().map_err(refuse)?;
     log.level = config.log_level;
-    let mut resolver = Resolver::start().map_err(refuse)?;
     let owner = resolver
-        .user(caller.uid)
+        .answer(caller.uid)
         .map_err(|why| refuse(format!("{command}: {why}")))?;
     if command == "run" {
         drop(resolver);

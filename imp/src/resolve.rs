@@ -61,20 +61,34 @@ impl Resolver {
         }
     }
 
-    /// Asks for a user.
+    /// Asks for a user; [`answer`](Resolver::answer) takes the answer, before anything else is asked.
+    ///
+    /// # Errors
+    /// What to log.
+    pub fn ask(&mut self, uid: u32) -> Result<(), String> {
+        let asked = self.stream.write_all(&uid.to_ne_bytes());
+        asked.map_err(|err| format!("userid {uid}: the helper for names does not listen: {err}"))
+    }
+
+    /// Waits for the answer about a user.
     ///
     /// # Errors
     /// What to log; a user who is not there is an error too.
-    pub fn user(&mut self, uid: u32) -> Result<User, String> {
-        let kv = self
-            .stream
-            .write_all(&uid.to_ne_bytes())
-            .and_then(|()| wire::receive(&mut self.stream, TIME_MAX));
-        match kv {
+    pub fn answer(&mut self, uid: u32) -> Result<User, String> {
+        match wire::receive(&mut self.stream, TIME_MAX) {
             Ok(Some(kv)) => decode(uid, &kv).ok_or(format!("userid {uid} is not known to the name service")),
             Ok(None) => Err(format!("userid {uid}: the helper for names has ended")),
             Err(err) => Err(format!("userid {uid}: the name service does not answer: {err}")),
         }
+    }
+
+    /// Asks for a user and waits for the answer.
+    ///
+    /// # Errors
+    /// What to log.
+    pub fn user(&mut self, uid: u32) -> Result<User, String> {
+        self.ask(uid)?;
+        self.answer(uid)
     }
 }
 
