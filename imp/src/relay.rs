@@ -65,18 +65,14 @@ pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid)
         Ok(signals) => signals,
         Err(err) => return fail(&format!("cannot wait for signals: {err}")),
     };
-    let request = match request(caller, wanted, &signals) {
-        Ok(request) => request,
+    match request(caller, wanted, &signals, &monitor) {
+        Ok(None) => {}
+        Ok(Some(request)) => {
+            if let Err(why) = ask(&mut monitor, &request) {
+                return fail(&why);
+            }
+        }
         Err(why) => return fail(&why),
-    };
-    let kv = match request.encode() {
-        Ok(kv) => kv,
-        Err(err) => return fail(&format!("exec: the input cannot be sent: {err}")),
-    };
-    match wire::send(&mut monitor, &kv) {
-        Err(err) if err.kind() == io::ErrorKind::InvalidInput => return fail("exec: the input is too long"),
-        // A monitor that has refused already does not read; its words are what counts.
-        _ => {}
     }
     loop {
         let events = [(monitor.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
@@ -102,6 +98,19 @@ pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid)
                 Err(err) => return fail(&format!("the monitor cannot be heard: {err}")),
             }
         }
+    }
+}
+
+fn ask(monitor: &mut UnixStream, request: &Request) -> Result<(), String> {
+    let kv = request
+        .encode()
+        .map_err(|err| format!("exec: the input cannot be sent: {err}"))?;
+    match wire::send(monitor, &kv) {
+        Err(err) if err.kind() == io::ErrorKind::InvalidInput => {
+            Err("exec: the input is too long".to_owned())
+        }
+        // A monitor that has refused already does not read; its words are what counts.
+        _ => Ok(()),
     }
 }
 
@@ -131,13 +140,19 @@ fn next_signal(signals: &OwnedFd) -> Option<i32> {
     Some(signal::signal_number(&info))
 }
 
-fn request(caller: &Caller, wanted: Wanted, signals: &OwnedFd) -> Result<Request, String> {
+/// Returns what to ask for; nothing when the monitor has refused before the input was there.
+fn request(
+    caller: &Caller,
+    wanted: Wanted,
+    signals: &OwnedFd,
+    monitor: &UnixStream,
+) -> Result<Option<Request>, String> {
     let (shell, jobid, reconnect) = match wanted {
         Wanted::Run(name) => {
-            return Ok(Request::Run(wire::Run {
+            return Ok(Some(Request::Run(wire::Run {
                 name,
                 variables: script_variables(caller),
-            }));
+            })));
         }
         Wanted::Exec {
             shell,
@@ -146,22 +161,25 @@ fn request(caller: &Caller, wanted: Wanted, signals: &OwnedFd) -> Result<Request
         } => (shell, jobid, reconnect),
     };
     let document = match variable(caller, HELPER) {
-        Some(words) => ask_helper(caller, &words)?,
-        None => read_standard_input(signals)?,
+        Some(words) => Some(ask_helper(caller, &words)?),
+        None => read_standard_input(signals, monitor)?,
+    };
+    let Some(document) = document else {
+        return Ok(None);
     };
     let input = input::parse(&document)?;
     let (devices, warnings) = devices::resolve(&input);
     for warning in warnings {
         log::to_stderr(Level::Warning, &warning);
     }
-    Ok(Request::Exec(wire::Exec {
+    Ok(Some(Request::Exec(wire::Exec {
         token: input.token,
         shell,
         jobid,
         reconnect,
         variables: VARIABLES.map(|name| variable(caller, name)),
         devices,
-    }))
+    })))
 }
 
 fn variable(caller: &Caller, name: &str) -> Option<String> {
@@ -211,8 +229,8 @@ fn ask_helper(caller: &Caller, words: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Reads the document from standard input: all of it, or, where input can seek, its first line. What follows that line is the
-/// shell's.
-fn read_standard_input(signals: &OwnedFd) -> Result<Vec<u8>, String> {
+/// shell's. Nothing when the monitor has something to say before.
+fn read_standard_input(signals: &OwnedFd, monitor: &UnixStream) -> Result<Option<Vec<u8>>, String> {
     let failed = |err: io::Error| format!("exec: cannot read standard input: {err}");
     let stdin = standard(0);
     let begin = position(stdin).ok();
@@ -220,8 +238,11 @@ fn read_standard_input(signals: &OwnedFd) -> Result<Vec<u8>, String> {
     let mut document = Vec::new();
     let mut part = vec![0; 64 << 10];
     loop {
-        let [_, signalled] =
-            poll([(stdin, libc::POLLIN), (signals.as_fd(), libc::POLLIN)], None).map_err(failed)?;
+        let events = [stdin, signals.as_fd(), monitor.as_fd()].map(|fd| (fd, libc::POLLIN));
+        let [_, signalled, spoke] = poll(events, None).map_err(failed)?;
+        if spoke {
+            return Ok(None);
+        }
         if signalled {
             return Err("exec: ended by a signal before there was any input".to_owned());
         }
@@ -243,10 +264,10 @@ fn read_standard_input(signals: &OwnedFd) -> Result<Vec<u8>, String> {
             document.truncate(line);
             let rest = begin.saturating_add(u64::try_from(line + 1).unwrap_or(u64::MAX));
             seek(stdin, rest).map_err(failed)?;
-            return Ok(document);
+            return Ok(Some(document));
         }
         if count == 0 {
-            return Ok(document);
+            return Ok(Some(document));
         }
         if document.len() > INPUT_MAX {
             return Err(format!("exec: the input is longer than {INPUT_MAX} bytes"));

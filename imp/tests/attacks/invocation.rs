@@ -232,6 +232,17 @@ fn case_010_other_callers() {
 }
 
 #[test]
+fn case_010_a_refusal_does_not_wait_for_input() {
+    let Some(world) = World::new() else { return };
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = world.imp(&["exec", SHELL, "1"]);
+    command.uid(BOB).gid(BOB).stdin(reader);
+    run_within(&mut command, std::time::Duration::from_secs(10))
+        .refused("user bob not in allowed-users list");
+    drop(writer);
+}
+
+#[test]
 fn case_011_links_and_names() {
     let Some(world) = World::new() else { return };
     let (good, bad) = (world.input(&world.token(ALI), ""), world.input("no token", ""));
