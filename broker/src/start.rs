@@ -116,9 +116,13 @@ impl Arguments {
         match name {
             "-S" | "--setattr" => {
                 let text = value(inline)?;
-                let (name, value) = text
-                    .split_once('=')
-                    .ok_or_else(|| StartError::Usage(format!("{arg}: expected NAME=VALUE, got '{text}'")))?;
+                // some attributes only need to be there, as broker.rc2_none
+                let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+                if name.is_empty() {
+                    return Err(StartError::Usage(format!(
+                        "{arg}: expected NAME=VALUE, got '{text}'"
+                    )));
+                }
                 self.attrs.push((name.to_owned(), value.to_owned()));
             }
             "-c" | "--config-path" => self.config_path = Some(value(inline)?),

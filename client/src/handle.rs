@@ -9,7 +9,8 @@ use bytes::{Buf, BytesMut};
 use flux_formats::msg::{FrameDecoder, Kind, Message, NODEID_ANY, frame_into};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send};
 use serde::de::IgnoredAny;
 
 use crate::connector::connect;
@@ -428,6 +429,16 @@ impl Handle {
             }
         }
         self.inbox.push_back(msg);
+    }
+}
+
+impl Handle {
+    /// Returns the user of the process that listens at the socket: the instance owner, unless a proxy is in between.
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)`.
+    pub fn peer_uid(&self) -> std::io::Result<u32> {
+        Ok(getsockopt(&self.stream, PeerCredentials)?.uid())
     }
 }
 

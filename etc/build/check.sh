@@ -2,7 +2,7 @@
 # Runs all tests: formatting, lints, unit, property and end-to-end tests. Installs what they need.
 . "$(dirname "$0")/common.sh"
 need_rust
-need_packages $build_packages mpich libmpich-dev python3 munge strace chromium
+need_packages $build_packages mpich libmpich-dev python3 munge strace chromium iproute2
 step "formatting"
 cargo fmt --all --check
 cargo fmt --manifest-path imp/Cargo.toml --all --check
@@ -11,6 +11,7 @@ cargo clippy --quiet --workspace --all-targets -- -D warnings
 cargo clippy --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" --workspace --all-targets --all-features -- -D warnings
 step "building the programs"
 cargo build --quiet --bins --workspace
+cargo build --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" --bin flux-imp
 step "building the policies (WebAssembly)"
 cargo run --quiet -p xtask -- wasm
 step "the privileged part: figures, budgets, tables"
@@ -33,7 +34,7 @@ if [ -s "$FLUX_TEST_SKIPPED" ]; then
     echo "$(wc -l <"$FLUX_TEST_SKIPPED") cases were skipped, for what this machine lacks:"
     sort "$FLUX_TEST_SKIPPED"
     # everything but the rights of root and what a kernel offers was installed above
-    ! grep -vqE '^(root|mount|cgroup2|device programs) ' "$FLUX_TEST_SKIPPED" || die "cases were skipped that should have run"
+    ! grep -vqE '^(root|mount|site|cgroup2|device programs) ' "$FLUX_TEST_SKIPPED" || die "cases were skipped that should have run"
 fi
 step "fuzz targets: corpus and ${FLUX_FUZZ_SECONDS:-15} seconds each"
 sh etc/build/fuzz.sh "${FLUX_FUZZ_SECONDS:-15}"

@@ -13,13 +13,18 @@ imp_build() { FLUX_PREFIX=$PREFIX FLUX_SYSCONFDIR=$SYSCONFDIR cargo build --quie
 imp_build --release --bin flux-imp
 imp_build --profile pam --package pam_flux
 dest=$DESTDIR$PREFIX
-install -d "$dest/bin" "$dest/libexec/flux/cmd" "$dest/lib/flux/policies" "$DESTDIR$SYSCONFDIR/flux/system/conf.d"
+etc=$DESTDIR$SYSCONFDIR/flux
+units=$dest/lib/systemd/system
+examples=$dest/share/flux/examples
+install -d "$dest/bin" "$dest/libexec/flux/cmd" "$dest/lib/flux/policies" "$units" "$examples" \
+    "$etc/system/conf.d" "$etc/system/cron.d" "$etc/system/prolog.d" "$etc/system/epilog.d" "$etc/system/housekeeping.d" \
+    "$etc/security/conf.d" "$etc/imp/conf.d"
 install -m 755 "$target"/release/flux "$dest/bin/flux"
 install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$target"/release/flux-hwloc-xml "$target"/release/flux-policy "$dest/libexec/flux/"
 # `flux policy build` compiles with it
 [ ! -f "$target/wasm/compile/debug/flux-policy-compile" ] || install -m 755 "$target/wasm/compile/debug/flux-policy-compile" "$dest/libexec/flux/"
 install -m 644 "$target"/policies/* "$dest/lib/flux/policies/"
-install -d "$dest/lib/security" "$DESTDIR$SYSCONFDIR/flux/imp/conf.d" "$DESTDIR$SYSCONFDIR/flux/security/conf.d"
+install -d "$dest/lib/security"
 install -m 644 "$target"/imp/pam/libpam_flux.so "$dest/lib/security/pam_flux.so"
 if [ "$(id -u)" = 0 ]; then
     install -o root -g root -m 4755 "$target"/imp/release/flux-imp "$dest/libexec/flux/flux-imp"
@@ -27,4 +32,20 @@ else
     install -m 755 "$target"/imp/release/flux-imp "$dest/libexec/flux/flux-imp"
     step "flux-imp is without privilege; as root: chown root $dest/libexec/flux/flux-imp && chmod 4755 $dest/libexec/flux/flux-imp"
 fi
-step "installed to $dest"
+# fill MODE FROM TO: copies a file of etc/ with the paths of this installation
+fill() {
+    sed -e "s|@BINDIR@|$PREFIX/bin|g" -e "s|@LIBEXECDIR@|$PREFIX/libexec/flux|g" -e "s|@SYSCONFDIR@|$SYSCONFDIR|g" "$2" >"$3"
+    chmod "$1" "$3"
+}
+for unit in etc/systemd/*.service; do
+    fill 644 "$unit" "$units/$(basename "$unit")"
+done
+for script in prolog epilog housekeeping; do
+    fill 755 "etc/flux/$script.in" "$dest/libexec/flux/$script"
+done
+# what a site has to look at first is installed as an example, never over its own files
+for file in system security imp; do
+    fill 644 "etc/flux/$file.toml" "$examples/$file.toml"
+done
+install -m 644 etc/pam.d/flux "$examples/pam.d-flux"
+step "installed to $dest; examples of the configuration are in $examples"

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::distribute::{DistributeError, distribute};
 use crate::options::{OptionError, Options};
+use crate::request::{self, RequestError};
 use crate::spec::{Jobspec, Shape, SpecError, System};
 
 /// Largest job description accepted on standard input, in bytes.
@@ -42,6 +43,15 @@ pub(crate) enum InfoError {
         /// On the command line.
         wanted: JobId,
     },
+    /// Whose instance this is cannot be told.
+    #[error("asking whose the broker is")]
+    Peer(#[source] std::io::Error),
+    /// The signed request cannot be run.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// There is nothing to run.
+    #[error("standard input has no jobspec")]
+    NoJobspec,
     /// The broker could not be asked.
     #[error("asking the broker for the job")]
     Broker(#[from] flux_client::Error),
@@ -95,9 +105,13 @@ pub(crate) struct InputDocument {
     /// Where this shell says that it runs, before it starts anything: for a broker that comes later.
     #[serde(default)]
     pub(crate) claim: Option<String>,
-    jobspec: Jobspec,
+    #[serde(default)]
+    jobspec: Option<Jobspec>,
     #[serde(rename = "R")]
     resources: ResourceSet,
+    /// What the user signed.
+    #[serde(rename = "J", default)]
+    token: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,6 +202,8 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
         jobspec: String,
         #[serde(rename = "R")]
         resources: String,
+        #[serde(rename = "J")]
+        token: String,
     }
     let request = serde_json::json!({"id": id.0, "keys": ["J", "jobspec", "R"], "flags": 0});
     let lookup = handle.rpc("job-info.lookup", NODEID_ANY, &request)?;
@@ -202,8 +218,9 @@ fn ask(handle: &mut Handle, id: JobId) -> Result<InputDocument, InfoError> {
             .map_err(|_| InfoError::Resources("broker rank is not a number"))?,
         jobid_path,
         claim: None,
-        jobspec: serde_json::from_str(&lookup.jobspec).map_err(json("jobspec"))?,
+        jobspec: Some(serde_json::from_str(&lookup.jobspec).map_err(json("jobspec"))?),
         resources: serde_json::from_str(&lookup.resources).map_err(json("R"))?,
+        token: Some(lookup.token),
     })
 }
 
@@ -230,7 +247,8 @@ fn parse_input(content: &[u8], id: JobId) -> Result<InputDocument, InfoError> {
     }
 }
 
-/// Returns what the shell needs to know of the job, asking the broker when standard input did not tell.
+/// Returns what the shell needs to know of the job, asking the broker when standard input did not tell. Of another user's
+/// instance it takes the signed request only.
 ///
 /// # Errors
 /// Any [`InfoError`].
@@ -240,10 +258,14 @@ pub(crate) fn load(
     id: JobId,
     uid: u32,
 ) -> Result<JobInfo, InfoError> {
-    let document = match input {
+    let mut document = match input {
         Some(document) => document,
         None => ask(handle, id)?,
     };
+    let host = handle.peer_uid().map_err(InfoError::Peer)?;
+    if host != uid {
+        document.jobspec = Some(request::verified(document.token.as_deref(), uid)?);
+    }
     JobInfo::new(document, id, uid)
 }
 
@@ -255,7 +277,7 @@ impl JobInfo {
             .position(|node| node.broker_rank == document.broker_rank);
         let shell_rank = shell_rank.ok_or(InfoError::NotInR(document.broker_rank))?;
         let shell_rank = u32::try_from(shell_rank).map_err(|_| InfoError::Resources("too many nodes"))?;
-        let mut jobspec = document.jobspec;
+        let mut jobspec = document.jobspec.ok_or(InfoError::NoJobspec)?;
         let shape = jobspec.shape()?;
         let command = jobspec.task()?.command.clone();
         let options = Options::new(std::mem::take(&mut jobspec.attributes.system.shell.options));

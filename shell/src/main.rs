@@ -20,6 +20,7 @@ mod options;
 mod phases;
 mod plugins;
 mod reconnect;
+mod request;
 mod service;
 mod spec;
 mod start;
@@ -63,16 +64,20 @@ fn run(id: JobId, reconnect: bool) -> ExitCode {
         Ok(input) => input,
         Err(error) => return complain(id, reconnect, &chain(&error)),
     };
-    if let Some(path) = input.as_ref().and_then(|input| input.claim.as_deref())
-        && let Err(error) = claim::make(path)
-    {
-        return fail(&chain(&error));
+    let uid = flux_process::uid();
+    if let Some(path) = input.as_ref().and_then(|input| input.claim.as_deref()) {
+        if !request::is_own_socket(&flux_client::uri::default_uri(), uid) {
+            return fail("another user's instance may not ask for a claim");
+        }
+        if let Err(error) = claim::make(path) {
+            return fail(&chain(&error));
+        }
     }
     let mut handle = match reconnect::open(reconnect) {
         Ok(handle) => handle,
         Err(error) => return fail(&chain(&error)),
     };
-    match info::load(&mut handle, input, id, flux_process::uid()) {
+    match info::load(&mut handle, input, id, uid) {
         Ok(info) => ExitCode::from(phases::run(ctx::Ctx::new(info, handle, reconnect))),
         Err(error) => {
             let message = chain(&error);

@@ -34,3 +34,19 @@ fn beside_this_test() -> PathBuf {
 pub fn data_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
+
+/// Returns the path of `flux-imp`, which has a workspace and a target directory of its own.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn imp() -> PathBuf {
+    let path = std::env::var_os("FLUX_TEST_IMP")
+        .map_or_else(|| bindir().join("../imp/debug/flux-imp"), PathBuf::from);
+    assert!(
+        path.is_file(),
+        "no {}: run 'cargo build --manifest-path imp/Cargo.toml --target-dir target/imp' first, or set FLUX_TEST_IMP",
+        path.display()
+    );
+    path
+}

@@ -16,6 +16,8 @@ pub enum Capability {
     Root,
     /// Permission to mount a small tmpfs.
     Mount,
+    /// What a site of several nodes takes: root, namespaces with virtual Ethernet between them, munged.
+    Site,
     /// Chromium, to look at pages.
     Chromium,
 }
@@ -28,6 +30,7 @@ impl Capability {
             Capability::Python => "python3",
             Capability::Root => "root",
             Capability::Mount => "mount",
+            Capability::Site => "site",
             Capability::Chromium => "chromium",
         }
     }
@@ -36,6 +39,11 @@ impl Capability {
         match self {
             Capability::Root => nix::unistd::geteuid().is_root(),
             Capability::Mount => succeeds("unshare", &["-m", "mount", "-t", "tmpfs", "none", "/mnt"]),
+            Capability::Site => {
+                let links = "ip link add br0 type bridge && ip link add veth0 type veth peer name veth1";
+                let munge = std::path::Path::new("/usr/sbin/munged").exists();
+                munge && Capability::Root.present() && succeeds("unshare", &["-mnu", "sh", "-c", links])
+            }
             Capability::Python => succeeds(
                 "python3",
                 &["-c", "import sys; sys.exit(sys.version_info < (3, 9))"],

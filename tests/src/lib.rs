@@ -24,8 +24,9 @@ mod proc;
 mod random;
 mod run;
 mod sandbox;
+mod site;
 
-pub use bins::{bindir, data_file};
+pub use bins::{bindir, data_file, imp};
 pub use caps::{Capability, full_scale, kills, missing, scaled};
 pub use cluster::Cluster;
 pub use instance::{Builder, Instance};
@@ -33,6 +34,7 @@ pub use proc::{Process, alive, kill, rss_kib};
 pub use random::Random;
 pub use run::{Output, wait_for};
 pub use sandbox::Sandbox;
+pub use site::{ALICE, BOB, FLUX, PROJECT, ROOT, Site, User};
 
 /// How long a command may take before the harness ends it and fails the test, unless it says otherwise.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);

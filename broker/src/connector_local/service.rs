@@ -1,7 +1,9 @@
 //! Who may connect, with which roles? (RFC 12; flux-core: modules/connector-local/local.c, behaviour)
 
+use super::access::{Access, System};
 use super::client::{ClientIo, serve};
 use crate::service::{ClientId, ClientInfo, Cx, Interface, Mailbox, RpcError, Service};
+use crate::sys::peer::peer_groups;
 use flux_formats::errno;
 use flux_formats::msg::{Message, role};
 use serde_json::{Value, json};
@@ -22,8 +24,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct ConnectorLocal {
     path: PathBuf,
-    allow_guest_user: bool,
-    allow_root_owner: bool,
+    access: Access,
 }
 
 impl ConnectorLocal {
@@ -31,36 +32,25 @@ impl ConnectorLocal {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         ConnectorLocal {
             path: path.into(),
-            allow_guest_user: false,
-            allow_root_owner: false,
+            access: Access::default(),
         }
     }
 
-    fn roles(&self, owner: u32, userid: u32) -> u32 {
-        if userid == owner || (userid == 0 && self.allow_root_owner) {
-            role::OWNER
-        } else if self.allow_guest_user {
-            role::USER
-        } else {
-            role::NONE
+    fn take(&mut self, cx: &mut Cx<'_>, access: Access) {
+        for name in &access.unknown {
+            cx.log_as_me(4, &format!("{name} is not known on this machine: ignored"));
         }
-    }
-
-    fn read_config(config: &Value) -> Result<(bool, bool), RpcError> {
-        let flag = |name: &str| match config.get("access").and_then(|t| t.get(name)) {
-            None => Ok(false),
-            Some(Value::Bool(on)) => Ok(*on),
-            Some(other) => Err(RpcError::new(
-                errno::EINVAL,
-                format!("access.{name}: expected true or false, got {other}"),
-            )),
-        };
-        Ok((flag("allow-guest-user")?, flag("allow-root-owner")?))
+        self.access = access;
     }
 
     fn on_accept(&mut self, cx: &mut Cx<'_>, stream: UnixStream) {
         let Ok(cred) = stream.peer_cred() else { return };
-        let rolemask = self.roles(cx.owner, cred.uid());
+        let groups = || {
+            let mut groups = peer_groups(&stream).unwrap_or_default();
+            groups.push(cred.gid());
+            groups
+        };
+        let rolemask = self.access.roles(cx.owner, cred.uid(), groups);
         let io = Rc::new(ClientIo::new(stream));
         if rolemask == role::NONE {
             cx.log_as_me(3, &format!("uid={} no assigned roles", cred.uid()));
@@ -137,7 +127,8 @@ impl Service for ConnectorLocal {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
-        (self.allow_guest_user, self.allow_root_owner) = Self::read_config(&cx.config)?;
+        let access = Access::read(&cx.config, &System)?;
+        self.take(cx, access);
         let listener = bind(&self.path).map_err(|err| {
             let errnum = err
                 .raw_os_error()
@@ -157,18 +148,18 @@ impl Service for ConnectorLocal {
     fn stats(&mut self, cx: &mut Cx<'_>) -> Option<Value> {
         Some(json!({
             "server": cx.clients_stats(),
-            "allow_guest_user": self.allow_guest_user,
-            "allow_root_owner": self.allow_root_owner,
+            "allow_guest_user": self.access.allow_guest_user,
+            "allow_root_owner": self.access.allow_root_owner,
         }))
     }
 
     fn config_prepare(&mut self, _cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
-        Self::read_config(config).map(drop)
+        Access::read(config, &System).map(drop)
     }
 
     fn config_commit(&mut self, cx: &mut Cx<'_>) {
-        if let Ok((guest, root)) = Self::read_config(&cx.config) {
-            (self.allow_guest_user, self.allow_root_owner) = (guest, root);
+        if let Ok(access) = Access::read(&cx.config, &System) {
+            self.take(cx, access);
         }
     }
 

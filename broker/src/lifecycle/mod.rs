@@ -6,6 +6,7 @@ mod cleanup;
 mod crontab;
 mod dump;
 mod modules;
+mod notify;
 mod program;
 mod service;
 mod startlog;

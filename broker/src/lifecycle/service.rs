@@ -1,5 +1,6 @@
 //! The actor: takes events, enters states, answers those who wait for them.
 
+use super::notify::Notify;
 use super::program::InitialProgram;
 use crate::service::{Cx, Interface, Mailbox, Method, RpcError, Service, TimerId};
 use crate::state_machine::{State, next};
@@ -55,6 +56,7 @@ pub struct Lifecycle {
     pub(super) restore: Option<super::dump::Source>,
     /// The archive of the end has been written, if one was asked for.
     pub(super) dumped: bool,
+    notify: Notify,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +69,11 @@ struct PostRequest {
     event: String,
     #[serde(default)]
     error: bool,
+}
+
+#[derive(Deserialize)]
+struct SdNotifyRequest {
+    status: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +111,7 @@ impl Lifecycle {
             rc1_failed: false,
             restore: None,
             dumped: false,
+            notify: Notify::default(),
         }
     }
 
@@ -120,6 +128,8 @@ impl Lifecycle {
         }
         (self.state, self.since) = (to, Instant::now());
         self.tell_monitors(cx);
+        let parent = cx.attrs.get("tbon.parent-endpoint").unwrap_or("?");
+        self.notify.entered(to, cx.rank(), cx.size(), parent);
         self.enter(cx, event);
     }
 
@@ -420,6 +430,11 @@ impl Lifecycle {
         } else if self.state >= State::Cleanup {
             cx.fail(&req, errno::EINVAL, "shutdown is already in progress");
         } else if cx.require_streaming(&req) {
+            // an administrator's wish: systemd shall not start it again
+            let code = cx.attrs.get("broker.exit-norestart");
+            if let Some(code) = code.and_then(|code| code.parse().ok()) {
+                self.exit_code = code;
+            }
             self.shutdowns.push(Message { payload: None, ..req });
             self.begin_shutdown(cx);
         }
@@ -473,7 +488,12 @@ impl Service for Lifecycle {
         ]
     }
 
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), RpcError> {
+    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
+        let socket = std::env::var_os("NOTIFY_SOCKET");
+        match Notify::open(&cx.attrs, socket.as_deref()) {
+            Ok(notify) => self.notify = notify,
+            Err(text) => cx.log(3, "broker", &text),
+        }
         Ok(())
     }
 
@@ -495,7 +515,12 @@ impl Service for Lifecycle {
                     cx.respond_empty(&req);
                 }
             }
-            "state-machine.sd-notify" => cx.respond_empty(&req),
+            "state-machine.sd-notify" => {
+                if let Some(SdNotifyRequest { status }) = cx.decode(&req) {
+                    self.notify.status(self.state, status.as_deref());
+                    cx.respond_empty(&req);
+                }
+            }
             "runat.push" => self.push(cx, &req),
             _ => self.shutdown_start(cx, req),
         }

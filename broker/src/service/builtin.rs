@@ -1,9 +1,9 @@
 //! Which methods does every service have without writing them? ping, stats, rusage, debug; and tracing.
 
 use super::core::{Core, SlotId};
-use super::{Cx, Service};
+use super::{Access, Cx, Service};
 use flux_formats::errno;
-use flux_formats::msg::{Kind, Message, role};
+use flux_formats::msg::{Kind, Message};
 use serde_json::{Map, Value, json};
 
 /// Returns true for a method that the hub answers for every service.
@@ -14,11 +14,25 @@ pub(super) fn is_builtin(method: &str) -> bool {
     )
 }
 
+/// Returns who may see a service's figures: what its own handler in flux-core says, or else everybody.
+fn stats_access(service: &str) -> Access {
+    match service {
+        "connector-local" | "content" | "heartbeat" | "job-exec" | "job-info" | "log" => Access::Owner,
+        "content-sqlite" | "groups" | "job-ingest" | "job-list" | "job-manager" | "kvs" | "kvs-watch"
+        | "overlay" => Access::User,
+        _ => Access::All,
+    }
+}
+
 pub(super) fn handle(service: &mut dyn Service, cx: &mut Cx<'_>, req: &Message) {
     let method = req.topic.method();
-    let guest_may = matches!(method, "ping" | "rusage" | "stats-get");
-    if !guest_may && req.rolemask & role::OWNER == 0 {
-        cx.fail(req, errno::EPERM, "Request requires owner credentials");
+    let access = match method {
+        "ping" | "rusage" => Access::User,
+        "stats-get" => stats_access(req.topic.service()),
+        _ => Access::Owner,
+    };
+    if let Some(text) = access.refusal(req.rolemask) {
+        cx.fail(req, errno::EPERM, text);
         return;
     }
     match method {

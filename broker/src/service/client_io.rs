@@ -42,8 +42,15 @@ impl Core {
                     }
                 }
             }
-            Kind::Response => self.route_response(msg),
-            Kind::Event => self.receive_event(msg),
+            Kind::Response if client.may_answer(&msg) => self.route_response(msg),
+            Kind::Response => {
+                tracing::warn!(userid = msg.userid, topic = %msg.topic, "dropped a response that nobody asked for");
+            }
+            Kind::Event => {
+                // only rank 0 numbers events
+                msg.aux1 = 0;
+                self.receive_event(msg);
+            }
             Kind::Control => {}
         }
     }

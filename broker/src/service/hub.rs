@@ -12,7 +12,7 @@ use crate::attrs::Attrs;
 use crate::log::LogRing;
 use crate::overlay::topology::Topology;
 use flux_formats::errno;
-use flux_formats::msg::{Kind, Message};
+use flux_formats::msg::{Kind, Message, role};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -225,6 +225,10 @@ impl Hub {
         self.core.count_rx(slot, msg.kind);
         self.core.trace(slot, "rx", &msg);
         if msg.kind == Kind::Event {
+            // anybody may publish; services listen to the instance owner, as in flux-core
+            if msg.rolemask & role::OWNER == 0 {
+                return;
+            }
             self.with_service(slot, |service, cx| service.on_event(cx, &msg));
             return;
         }

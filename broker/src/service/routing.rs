@@ -63,7 +63,12 @@ impl Core {
     fn deliver_request(&mut self, req: Message) {
         match self.providers.get(req.topic.service()).cloned() {
             Some(Provider::Slot(slot)) => self.queue.push_back(Work::Deliver(slot, req)),
-            Some(Provider::Client(id)) => self.send_to_client(&id, &req),
+            Some(Provider::Client(id)) => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.is_asked(&req);
+                }
+                self.send_to_client(&id, &req);
+            }
             None => {
                 let text = format!("No service matching {} is registered", req.topic);
                 self.refuse(&req, errno::ENOSYS, &text);

@@ -1,3 +1,4 @@
 //! The broker's only unsafe code, behind safe functions.
 
 pub(crate) mod async_fd;
+pub(crate) mod peer;

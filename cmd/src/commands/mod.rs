@@ -9,6 +9,7 @@ mod config;
 mod content;
 mod cron;
 mod dmesg;
+mod doctor;
 mod dump;
 mod env;
 mod event;
@@ -199,6 +200,12 @@ pub(crate) static COMMANDS: &[Entry] = &[
         "Generate keys for Flux security",
         keygen::args,
         keygen::run,
+    ),
+    plain(
+        "doctor",
+        "Check a node of a multi-user system instance",
+        doctor::args,
+        doctor::run,
     ),
     plain("pmi", "Test PMI client functionality", pmi::args, pmi::run),
     plain(

@@ -5,16 +5,15 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use flux_client::{Handle, Incoming, Rpc, job};
-use flux_formats::errno::{EPERM, strerror};
 use flux_formats::jobid::JobId;
-use flux_sign::Mechanism;
 
 use crate::attach::{Many, Options, Sink, describe_exit};
 use crate::common::ctx::{Ctx, eprint};
 use crate::common::error::{CmdError, fail};
 use crate::common::jobid::f58;
 use crate::common::progress::Progress;
-use crate::common::user;
+
+use super::sign::{SignOptions, Signing, refusal};
 
 /// Most submissions that are not answered yet.
 const WINDOW: usize = 512;
@@ -53,34 +52,24 @@ pub(crate) struct After {
     pub(crate) jps: bool,
 }
 
-/// Signs a jobspec.
-///
-/// # Errors
-/// Those of the mechanism.
-fn sign(jobspec: &str) -> Result<String, CmdError> {
-    flux_sign::wrap_as(jobspec.as_bytes(), Mechanism::None, user::own()).or_else(|err| fail(err.to_string()))
-}
-
-/// Puts a refusal of job-ingest into the original's words.
-fn refusal(errnum: u32, text: Option<&str>) -> String {
-    let text = text
-        .filter(|text| !text.is_empty())
-        .unwrap_or_else(|| strerror(errnum));
-    if errnum == EPERM && text.contains("sign-type=none") {
-        return format!(
-            "[Errno {errnum}] {text}: signing with munge is not available yet, so jobs can only be submitted to an \
-             instance of your own"
-        );
-    }
-    format!("[Errno {errnum}] {text}")
-}
-
 /// Submits one job and returns its id.
 ///
 /// # Errors
 /// `[Errno N] TEXT` when it is refused.
 pub(crate) fn submit_one(handle: &mut Handle, job: &Job) -> Result<JobId, CmdError> {
-    let token = sign(&job.jobspec)?;
+    submit_signed(handle, job, &SignOptions::default())
+}
+
+/// Submits one job, signed as the options say, and returns its id.
+///
+/// # Errors
+/// As [`submit_one`], and those of [`Signing::new`].
+pub(crate) fn submit_signed(
+    handle: &mut Handle,
+    job: &Job,
+    options: &SignOptions,
+) -> Result<JobId, CmdError> {
+    let token = Signing::new(handle, options)?.sign(&job.jobspec)?;
     match job::submit(handle, &token, job.urgency, job.flags) {
         Ok(id) => Ok(JobId(id)),
         Err(flux_client::Error::Rpc(err)) => fail(refusal(err.errnum, err.text.as_deref())),
@@ -98,6 +87,7 @@ struct Target {
 struct Submitter<'a> {
     ctx: &'a Ctx,
     handle: Handle,
+    signing: Signing,
     after: After,
     pending: HashMap<u32, (Rpc, Target)>,
     many: Many,
@@ -119,9 +109,12 @@ pub(crate) fn submit_all(
     after: After,
 ) -> Result<u8, CmdError> {
     let progress = after.progress.map(|total| Progress::new(total, after.jps));
+    let mut handle = ctx.open()?;
+    let signing = Signing::new(&mut handle, &SignOptions::default())?;
     let mut submitter = Submitter {
         ctx,
-        handle: ctx.open()?,
+        handle,
+        signing,
         after,
         pending: HashMap::new(),
         many: Many::default(),
@@ -165,7 +158,7 @@ impl Submitter<'_> {
     }
 
     fn start(&mut self, job: &Job) -> Result<(), CmdError> {
-        let token = sign(&job.jobspec)?;
+        let token = self.signing.sign(&job.jobspec)?;
         let rpc = job::submit_start(&mut self.handle, &token, job.urgency, job.flags)?;
         let target = Target {
             log: job.log.clone(),

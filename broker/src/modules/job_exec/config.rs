@@ -122,6 +122,11 @@ impl Config {
     /// EINVAL with the key and what is wrong with it.
     pub(super) fn read(config: &Value) -> Result<Self, RpcError> {
         let mut out = Config::default();
+        if config.pointer("/systemd/enable") == Some(&Value::Bool(true)) {
+            let text = "systemd.enable: jobs cannot be run as units of systemd by this version: remove the key, and leave \
+                        exec.service at \"rexec\"";
+            return Err(RpcError::new(errno::EINVAL, text));
+        }
         let Some(table) = config.get("exec") else {
             return Ok(out);
         };
@@ -202,6 +207,9 @@ mod tests {
         assert!(config.mock_guests && config.job_shell == "/x/flux-shell");
         let text = |table: Value| Config::read(&json!({ "exec": table })).unwrap_err().text;
         assert!(text(json!({"service": "sdexec"})).contains("exec.service"));
+        let systemd = Config::read(&json!({"systemd": {"enable": true}})).unwrap_err();
+        assert!(systemd.text.starts_with("systemd.enable:"), "{}", systemd.text);
+        assert!(Config::read(&json!({"systemd": {"enable": false}})).is_ok());
         assert!(text(json!({"kill-timeout": "soon"})).contains("exec.kill-timeout"));
         assert!(text(json!({"kill-signal": "SIGNOPE"})).contains("exec.kill-signal"));
         assert_eq!(

@@ -154,7 +154,13 @@ impl JobExec {
 
     /// No shell was found where one had been started, or should have been: the job does not run there again.
     pub(super) fn shell_not_found(&mut self, cx: &mut Cx<'_>, id: JobId, rank: u32) {
-        self.shell_vanished(cx, id, rank, "was lost while the instance was down");
+        let guests = self.jobs.get(&id).is_some_and(|job| job.multiuser);
+        let how = if guests {
+            "ended with its broker: jobs of guests are not followed across restarts"
+        } else {
+            "was lost while the instance was down"
+        };
+        self.shell_vanished(cx, id, rank, how);
     }
 
     /// A shell ended that this broker did not start, and did not say how.

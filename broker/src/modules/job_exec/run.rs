@@ -29,11 +29,11 @@ const CRITICAL_CONDITION: u8 = 2;
 /// The part of the shell's input document that is the same on all ranks.
 #[derive(Serialize)]
 struct Document<'a> {
-    jobspec: Joined<'a>,
+    /// Left out for another user's shell, which takes it from what its user signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobspec: Option<Joined<'a>>,
     #[serde(rename = "R")]
     r: &'a Value,
-    #[serde(rename = "J", skip_serializing_if = "Option::is_none")]
-    j: Option<&'a str>,
 }
 
 impl JobExec {
@@ -62,6 +62,9 @@ impl JobExec {
             }
             Ok(None) if job.multiuser && self.config.imp.is_none() => {
                 Some("unable to run a multiuser job: no IMP is configured (exec.imp)".to_owned())
+            }
+            Ok(None) if job.multiuser && !request.reattach && request.j.is_none() => {
+                Some("unable to run a multiuser job: its signed request is not in the KVS".to_owned())
             }
             Ok(_) => None,
         };
@@ -167,17 +170,17 @@ impl JobExec {
             _ => vec![shell, id],
         };
         let document = Document {
-            jobspec: Joined {
+            jobspec: (!job.multiuser).then(|| Joined {
                 jobspec: &request.jobspec,
                 environment: request.environment.as_deref(),
-            },
+            }),
             r: &request.r,
-            j: request.j.as_deref(),
         };
         let header = StartHeader {
             id: request.id,
             argv,
             outlives,
+            j: request.j.as_deref().filter(|_| job.multiuser).map(str::to_owned),
         };
         agent::start_body(&header, &document)
     }
@@ -249,7 +252,13 @@ impl JobExec {
             }
             ShellReport::Failed(err) => {
                 let asked = job.outliving.asked.contains(rank);
+                let of_guest = job.multiuser && job.outliving.reattached;
                 match err.errnum {
+                    // whatever has become of its node: what ran there ended with the broker
+                    errno::EHOSTUNREACH if of_guest => {
+                        self.rank_answered(cx, id, rank);
+                        self.shell_not_found(cx, id, rank);
+                    }
                     errno::EHOSTUNREACH if self.await_return(cx, id, rank) => {}
                     errno::EHOSTUNREACH => self.node_failed(cx, id, rank),
                     errno::ENOENT if asked => {

@@ -5,7 +5,7 @@ use flux_formats::errno;
 use flux_formats::jobspec::Apart;
 use flux_formats::msg::{Message, role};
 use flux_formats::rpc::job_ingest::{SubmitRequest, flags};
-use flux_sign::Mechanism;
+use flux_sign::{Mechanism, SignError};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub(super) struct Checked {
     pub(super) flags: u32,
     pub(super) userid: u32,
     pub(super) rolemask: u32,
+    /// How it was signed; of `none` nothing is left to check.
+    pub(super) mechanism: Mechanism,
     /// The signed jobspec as it came.
     pub(super) j: Rc<str>,
     /// The jobspec's text as it was signed.
@@ -78,14 +80,9 @@ pub(super) fn check(req: &Message, owner: u32, allow_root: bool) -> Result<Check
         Mechanism::None if !is_owner => {
             return Err(perm("only instance owner can use sign-type=none".to_owned()));
         }
-        Mechanism::None => {}
-        // whoever starts the job could not verify it
-        other => {
-            return Err(inval(format!(
-                "sign-type={} is not supported by this version",
-                other.name()
-            )));
-        }
+        // munged is asked later about the signature: that takes longer than this may
+        Mechanism::None | Mechanism::Munge => {}
+        other => return Err(inval(SignError::MechanismUnavailable(other).to_string())),
     }
     let text = String::from_utf8(token.payload)
         .map_err(|_| inval("jobspec: invalid JSON: not UTF-8 text".to_owned()))?;
@@ -98,6 +95,7 @@ pub(super) fn check(req: &Message, owner: u32, allow_root: bool) -> Result<Check
         flags: bits,
         userid: req.userid,
         rolemask: req.rolemask,
+        mechanism: token.mechanism,
         j: Rc::from(body.j),
         text: Arc::from(text),
         jobspec,

@@ -2,6 +2,7 @@
 
 use super::check::{Checked, check};
 use super::config::Config;
+use super::verify::Verifier;
 use crate::modules::job_manager::api::{self as job_manager, Submission};
 use crate::modules::policy_link::{self, PolicyLink};
 use crate::service::{Cx, Interface, Method, RpcError, Service};
@@ -13,6 +14,7 @@ use flux_formats::jobspec::Apart;
 use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::{GetinfoResponse, SubmitResponse, flags};
 use flux_policy::{Accepted, Answer, Command, IngestJob, Refusal};
+use flux_sign::Mechanism;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -37,6 +39,7 @@ pub struct JobIngest {
     stride: Option<Stride>,
     frobnicator: Counters,
     validator: Counters,
+    pub(super) verifier: Verifier,
 }
 
 /// A clock for job ids that advances by a fixed time with each job: attribute `test.jobid-step`, a test aid that
@@ -104,6 +107,7 @@ impl JobIngest {
             stride: None,
             frobnicator: Counters::default(),
             validator: Counters::default(),
+            verifier: Verifier::of_site(),
         }
     }
 
@@ -161,6 +165,15 @@ impl JobIngest {
             Ok(checked) => checked,
             Err(err) => return cx.fail_with(&req, &err),
         };
+        if checked.mechanism == Mechanism::None {
+            self.pass_on(cx, req, checked);
+        } else {
+            self.verify_first(cx, req, checked);
+        }
+    }
+
+    /// Hands a submission whose author is known to the plugins.
+    pub(super) fn pass_on(&mut self, cx: &mut Cx<'_>, req: Message, checked: Checked) {
         let novalidate = checked.flags & flags::NOVALIDATE != 0;
         let frobnicates = !self.config.frobnicators.is_empty();
         let validates = !self.config.validators.is_empty() && !novalidate;
@@ -398,6 +411,7 @@ impl Service for JobIngest {
     }
 
     fn config_commit(&mut self, cx: &mut Cx<'_>) {
+        self.verifier.reload();
         let config = cx.config.clone();
         let Ok(new) = Config::read(&config, &self.args) else {
             return;
@@ -408,8 +422,8 @@ impl Service for JobIngest {
             // what the old plugins have not answered is checked by the new ones
             let pending = std::mem::take(&mut self.pending);
             self.open_plugins(cx);
-            for (_, (req, _)) in pending {
-                self.on_submit(cx, req);
+            for (_, (req, checked)) in pending {
+                self.pass_on(cx, req, checked);
             }
             return;
         }
@@ -426,7 +440,8 @@ impl Service for JobIngest {
 
     fn stop(&mut self, cx: &mut Cx<'_>) -> bool {
         let pending = std::mem::take(&mut self.pending).into_values();
-        for (req, _) in pending.chain(std::mem::take(&mut self.ready)) {
+        let unverified = self.verifier.abandon();
+        for (req, _) in pending.chain(std::mem::take(&mut self.ready)).chain(unverified) {
             cx.fail(&req, errno::ENOSYS, "job-ingest is unloading");
         }
         true

@@ -119,6 +119,58 @@ fn a_validator_that_cannot_be_loaded_refuses_instead_of_passing() {
     submit(&mut bench, 8).unwrap();
 }
 
+/// A token that says it was signed by MUNGE.
+fn by_munge() -> String {
+    let token = flux_sign::wrap(jobspec().to_string().as_bytes(), "none", 1000).unwrap();
+    let (header, rest) = token.split_once('.').unwrap();
+    let header = flux_sign::base64_decode(header).unwrap();
+    let header = String::from_utf8(header).unwrap().replace("none", "munge");
+    let mut text = String::new();
+    flux_sign::base64_encode(header.as_bytes(), &mut text);
+    format!("{text}.{}.MUNGE:AAAA:", rest.split_once('.').unwrap().0)
+}
+
+#[test]
+fn a_signature_that_nobody_can_check_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusal = |bench: &mut Bench| {
+        let body = json!({"J": by_munge(), "urgency": 16, "flags": 0});
+        let reply = bench.send("job-ingest.submit", &body);
+        bench.hub.run_until(|| reply.borrow().is_some());
+        let err = reply.take().unwrap().unwrap_err();
+        assert_eq!(err.errnum, errno::EINVAL);
+        err.text
+    };
+    let mut bench = Bench::with_local_scheduler(false, json!({}));
+    let mut ingest = JobIngest::new(&["disable-validator".to_owned()]);
+    ingest.verifier = super::verify::Verifier::new(dir.path().to_owned());
+    bench.hub.load("job-ingest", Box::new(ingest)).unwrap();
+    let text = refusal(&mut bench);
+    assert!(
+        text.contains("on the leader's node") && text.contains("matched nothing"),
+        "{text}"
+    );
+    let write = |toml: &str| std::fs::write(dir.path().join("sign.toml"), toml).unwrap();
+    write("[sign]\nmax-ttl = 60\ndefault-type = \"none\"\nallowed-types = [ \"none\" ]\n");
+    assert_eq!(
+        refusal(&mut bench),
+        "sign-unwrap: header mechanism=munge not allowed"
+    );
+    // the configuration is kept until a reload
+    let socket = dir.path().join("socket").display().to_string();
+    write(&format!(
+        "[sign]\nmax-ttl = 60\ndefault-type = \"munge\"\nallowed-types = [ \"munge\" ]\nmunge.socket-path = \"{socket}\"\n"
+    ));
+    assert!(refusal(&mut bench).contains("not allowed"));
+    bench.with(|cx| {
+        cx.reconfigure(json!({}), |_: &mut crate::service::testing::Probe, _, result| {
+            result.unwrap();
+        });
+    });
+    let text = refusal(&mut bench);
+    assert!(text.contains("cannot talk to munged"), "{text}");
+}
+
 #[test]
 fn the_queue_refuses_after_ingest() {
     let mut bench = bench(&["disable-validator"]);

@@ -5,6 +5,9 @@
 //! on standard input; its standard output and error go to a memory file of their own that is read when it ends.
 //! Nothing of the shell hangs on a pipe to this broker.
 //!
+//! An IMP gets `{"J":…,"options":{}}` on the first line, and leaves the rest to the shell: the same document, with J in
+//! it and without a jobspec, since a shell that runs for another user believes nothing but what that user signed.
+//!
 //! ```text
 //! job-exec-agent.start ──> {}             the shell runs
 //!                      ──> error ENODATA  it ended; the text is JSON: {status?, output?}
@@ -40,6 +43,9 @@ pub struct StartHeader {
     /// The shell outlives this broker and finds the next one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives: bool,
+    /// The signed request: the program is an IMP, which starts the shell as the user who signed.
+    #[serde(rename = "J", default, skip_serializing_if = "Option::is_none")]
+    pub j: Option<String>,
 }
 
 /// Attach request.

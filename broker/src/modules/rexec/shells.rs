@@ -33,6 +33,8 @@ use std::time::Duration;
 
 /// Most bytes of a shell's own output that are reported.
 const OUTPUT_MAX: u64 = 16 * 1024;
+/// What stands for SIGKILL to an IMP: killed itself, the original's could not end what it started.
+const IMP_KILL: Signal = Signal::SIGUSR1;
 /// Time between two attempts to tell the execution service what was found.
 const HELLO_RETRY: Duration = Duration::from_secs(1);
 
@@ -72,6 +74,15 @@ struct Shell {
     reply: Reply,
     /// It stays when this broker leaves.
     outlives: bool,
+    /// The process is an IMP; the shell and its tasks are another user's.
+    imp: bool,
+}
+
+/// How a process came to run a shell.
+#[derive(Clone, Copy)]
+struct Kind {
+    outlives: bool,
+    imp: bool,
 }
 
 /// The shells of this node.
@@ -140,8 +151,11 @@ impl Rexec {
         match self.spawn_shell(cx, body) {
             Ok((header, pid, pidfd, output)) => {
                 reply.send(cx, ShellReport::Started);
-                let output = Some(output);
-                self.watch_shell(cx, header.id, (pid, pidfd), output, reply, header.outlives);
+                let kind = Kind {
+                    outlives: header.outlives,
+                    imp: header.j.is_some(),
+                };
+                self.watch_shell(cx, header.id, (pid, pidfd), Some(output), reply, kind);
             }
             Err(err) => reply.send(cx, ShellReport::Failed(err)),
         }
@@ -155,7 +169,7 @@ impl Rexec {
         (pid, pidfd): (u32, PidFd),
         output: Option<OwnedFd>,
         mut reply: Reply,
-        outlives: bool,
+        kind: Kind,
     ) {
         let process = match Watched::new(pidfd) {
             Ok(process) => process,
@@ -174,7 +188,8 @@ impl Rexec {
             process,
             output,
             reply,
-            outlives,
+            outlives: kind.outlives,
+            imp: kind.imp,
         };
         self.shells.running.insert(id, shell);
     }
@@ -194,26 +209,7 @@ impl Rexec {
                 format!("a shell of job {} runs already", header.id),
             ));
         }
-        // the document is `{`, what is of this rank, and what is the same for all ranks
-        let rest = rest.get(2..).ok_or_else(protocol)?;
-        let mut document = format!(
-            "{{\"version\":1,\"id\":{},\"broker_rank\":{},\"jobid_path\":{},",
-            header.id.0,
-            cx.rank(),
-            serde_json::Value::from(cx.attrs.get("jobid-path").unwrap_or("/"))
-        );
-        if header.outlives {
-            let path = self.shells.claims.path(header.id).map_err(|err| {
-                let err = io_error(err);
-                RpcError::new(err.errnum, format!("directory of shells: {}", err.text))
-            })?;
-            let path = serde_json::to_string(&path.to_string_lossy()).map_err(|_| protocol())?;
-            document.push_str("\"claim\":");
-            document.push_str(&path);
-            document.push(',');
-        }
-        let mut document = document.into_bytes();
-        document.extend_from_slice(rest);
+        let document = self.document(cx, &header, rest)?;
         let input = memfd_sealed(c"flux-shell-input", &document).map_err(io_error)?;
         let output =
             memfd_create(c"flux-shell-output", MFdFlags::MFD_CLOEXEC).map_err(|err| io_error(err.into()))?;
@@ -242,6 +238,38 @@ impl Rexec {
         Ok((header, pid, pidfd, output))
     }
 
+    /// Returns what a shell gets on standard input: `{`, what is of this rank, and what is the same for all ranks; before
+    /// it the line for the IMP, if there is one.
+    fn document(&mut self, cx: &Cx<'_>, header: &StartHeader, rest: &[u8]) -> Result<Vec<u8>, RpcError> {
+        let protocol = || RpcError::new(errno::EPROTO, "malformed shell start request");
+        let rest = rest.get(2..).ok_or_else(protocol)?;
+        let mut text = String::new();
+        let j = header.j.as_ref().map(|j| serde_json::Value::from(j.as_str()));
+        if let Some(j) = &j {
+            text.push_str(&format!("{{\"J\":{j},\"options\":{{}}}}\n"));
+        }
+        text.push_str(&format!(
+            "{{\"version\":1,\"id\":{},\"broker_rank\":{},\"jobid_path\":{},",
+            header.id.0,
+            cx.rank(),
+            serde_json::Value::from(cx.attrs.get("jobid-path").unwrap_or("/"))
+        ));
+        if let Some(j) = &j {
+            text.push_str(&format!("\"J\":{j},"));
+        }
+        if header.outlives {
+            let path = self.shells.claims.path(header.id).map_err(|err| {
+                let err = io_error(err);
+                RpcError::new(err.errnum, format!("directory of shells: {}", err.text))
+            })?;
+            let path = serde_json::to_string(&path.to_string_lossy()).map_err(|_| protocol())?;
+            text.push_str(&format!("\"claim\":{path},"));
+        }
+        let mut document = text.into_bytes();
+        document.extend_from_slice(rest);
+        Ok(document)
+    }
+
     // ---- found again ------------------------------------------------------------------------------------
 
     /// Finds the shell of a job that was started before, by this broker or an earlier one.
@@ -255,7 +283,11 @@ impl Rexec {
             Ok(Claim::Running(identity, pidfd)) => {
                 cx.log_as_me(6, &format!("{id}: found shell {} again", identity.pid));
                 reply.send(cx, ShellReport::Started);
-                self.watch_shell(cx, id, (identity.pid, pidfd), None, reply, true);
+                let kind = Kind {
+                    outlives: true,
+                    imp: false,
+                };
+                self.watch_shell(cx, id, (identity.pid, pidfd), None, reply, kind);
             }
             Ok(Claim::Ended(identity)) => {
                 self.clean_up_after(id, &identity);
@@ -353,6 +385,11 @@ impl Rexec {
         let Some(shell) = self.shells.running.get(&id) else {
             return;
         };
+        let signal = if shell.imp && signal == Signal::SIGKILL {
+            IMP_KILL
+        } else {
+            signal
+        };
         if let Err(err) = shell.process.pidfd().send_signal(signal) {
             cx.log_as_me(4, &format!("{id}: signal {signum} to shell {}: {err}", shell.pid));
         }
@@ -412,6 +449,8 @@ fn base_env(cx: &Cx<'_>) -> Vec<(OsString, OsString)> {
         "PMI_SIZE",
         "PMI_SPAWNED",
         "NOTIFY_SOCKET",
+        // the request comes on standard input
+        "FLUX_IMP_EXEC_HELPER",
     ];
     let keep = |name: &OsString| name.to_str().is_none_or(|name| !DROPPED.contains(&name));
     let mut env: Vec<_> = std::env::vars_os().filter(|(name, _)| keep(name)).collect();

@@ -218,6 +218,7 @@ fn a_shell_gets_its_document_and_is_reported() {
             id: JobId(7),
             argv,
             outlives: false,
+            j: None,
         },
         &json!({"jobspec": {}, "R": {}}),
     )
@@ -244,6 +245,51 @@ fn a_shell_gets_its_document_and_is_reported() {
 }
 
 #[test]
+fn an_imp_gets_the_request_on_the_first_line_and_sigusr1_for_sigkill() {
+    let mut hub = hub();
+    let script = "trap 'echo usr1; exit 4' USR1; read line; echo \"$line\"; cat; echo; echo ready >&2; while :; do sleep 0.01; done";
+    let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let header = StartHeader {
+        id: JobId(9),
+        argv,
+        outlives: false,
+        j: Some("a.\"b.c".to_owned()),
+    };
+    let body = agent::start_body(&header, &json!({"R": {}})).unwrap();
+    let end = Rc::new(RefCell::new(None));
+    let sink = end.clone();
+    hub.with_probe(move |cx| {
+        agent::start(cx, 0, body, move |_: &mut Probe, _, report| match report {
+            // the trap is set before anything is read
+            ShellReport::Started => {}
+            ShellReport::Ended(report) => *sink.borrow_mut() = Some(report),
+            ShellReport::Failed(err) => panic!("{err}"),
+        });
+    });
+    // signals that come before the trap would end it by the signal: wait until it has read all
+    let began = std::time::Instant::now();
+    let pid = hub.json("rexec.list", &json!({})).unwrap()["procs"][0]["pid"]
+        .as_u64()
+        .unwrap();
+    while !std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .is_ok_and(|text| !text.is_empty())
+    {
+        assert!(began.elapsed().as_secs() < 10);
+    }
+    hub.with_probe(|cx| agent::kill(cx, 0, JobId(9), 9));
+    let seen = end.clone();
+    hub.run_until(move || seen.borrow().is_some());
+    let end = end.take().unwrap();
+    assert_eq!(end.status, Some(4 << 8));
+    let lines: Vec<&str> = end.output.lines().collect();
+    assert_eq!(lines[0], r#"{"J":"a.\"b.c","options":{}}"#);
+    assert_eq!(
+        lines[1],
+        r#"{"version":1,"id":9,"broker_rank":0,"jobid_path":"/","J":"a.\"b.c","R":{}}"#
+    );
+}
+
+#[test]
 fn a_killed_shell_leaves_no_task_behind() {
     let mut hub = hub();
     let ready = tempfile::NamedTempFile::new().unwrap();
@@ -254,6 +300,7 @@ fn a_killed_shell_leaves_no_task_behind() {
             id: JobId(8),
             argv,
             outlives: false,
+            j: None,
         },
         &json!({"jobspec": {}}),
     )

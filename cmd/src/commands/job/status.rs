@@ -21,7 +21,7 @@ use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::{CmdError, CmdResult, fail, usage};
 use crate::common::eventlog::parse as parse_event;
 use crate::common::jobid::{f58, parse};
-use crate::submission::{self, Job, parse_urgency};
+use crate::submission::{self, Job, SignOptions, parse_urgency};
 
 pub(super) fn status_args(command: Command) -> Command {
     verbose(command)
@@ -233,14 +233,10 @@ pub(super) fn submit(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
             other => return usage(format!("unknown flag: {other}")),
         }
     }
-    match text(matches, "sign-type") {
-        None | Some("none") => {}
-        Some(other) => {
-            if let Err(err) = flux_sign::wrap(b"", other, 0) {
-                return fail(err.to_string());
-            }
-        }
-    }
+    let sign = SignOptions {
+        mechanism: text(matches, "sign-type").map(str::to_owned),
+        config: text(matches, "security-config").map(str::to_owned),
+    };
     let urgency = text(matches, "urgency").map_or(Ok(URGENCY_DEFAULT), parse_urgency)?;
     let mut handle = ctx.open()?;
     let id = if signed {
@@ -253,7 +249,7 @@ pub(super) fn submit(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
             log: None,
             log_stderr: None,
         };
-        match submission::submit_one(&mut handle, &job) {
+        match submission::submit_signed(&mut handle, &job, &sign) {
             Err(CmdError::Text(text)) => {
                 // The original's C program leaves the number out.
                 let words = text.split_once("] ").map_or(text.as_str(), |(_, words)| words);
