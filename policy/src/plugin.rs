@@ -1,6 +1,7 @@
 //! What is a plugin to the site: its name, world, limits, and what happens when it fails?
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ impl Default for Limits {
 pub struct PluginSpec {
     /// File name below the policy directory without extension, for example `validator-jobspec`; also the name in logs.
     pub name: String,
+    /// Its directory, when it is not that of the others. It is verified in the same way.
+    pub dir: Option<PathBuf>,
     /// The world it must implement.
     pub world: World,
     /// Arguments, given to the plugin as they are.
@@ -91,6 +94,7 @@ impl PluginSpec {
     pub fn new(name: impl Into<String>, world: World) -> PluginSpec {
         PluginSpec {
             name: name.into(),
+            dir: None,
             world,
             args: serde_json::Value::Object(serde_json::Map::new()),
             limits: Limits::default(),

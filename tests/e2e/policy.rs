@@ -1,6 +1,6 @@
 //! `flux policy`: what the command that writes, builds, tests and simulates policies does.
 
-use flux_tests::{Capability, Sandbox, missing};
+use flux_tests::{Capability, Sandbox, bindir, data_file, missing};
 use std::process::Command;
 use std::time::Duration;
 
@@ -147,4 +147,99 @@ fn policies_are_listed_inspected_and_measured() {
         "--json",
     ];
     assert!(sandbox.run("flux", &words).ok().json()["decisions_per_second"].as_f64() > Some(0.0));
+}
+
+/// The lines of the guide, from nothing to a loaded policy.
+#[test]
+fn the_authors_guide_leads_to_a_loaded_policy() {
+    let guide = std::fs::read_to_string(data_file("../docs/guide/policies.md")).unwrap();
+    let block = guide
+        .split("```console\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert!(lines.len() <= 8, "{} commands are too many", lines.len());
+    // the crates that policies need were built with the standard set
+    let built = bindir().join("../wasm/guests").display().to_string();
+    let sandbox = Sandbox::new()
+        .env("CARGO_TARGET_DIR", &built)
+        .deadline(Duration::from_secs(180));
+    let (last, before) = lines.split_last().unwrap();
+    for line in before {
+        sandbox.run("sh", &["-c", line]).ok();
+    }
+    let refused = sandbox.run("sh", &["-c", last]);
+    refused
+        .fails()
+        .complains("set a time limit with -t: above 0 and at most 3600 s");
+    let allowed = last.replace("submit -t 2h", "run -t 1h");
+    sandbox.run("sh", &["-c", &allowed]).ok();
+    sandbox
+        .run("flux", &["policy", "new", "hour"])
+        .fails()
+        .complains("hour exists already");
+    sandbox
+        .run("flux", &["policy", "new", "Hour"])
+        .fails()
+        .complains("lower-case letters");
+    sandbox
+        .run("flux", &["policy", "new", "day", "--lang=c"])
+        .fails()
+        .complains("there is no template for c yet");
+    sandbox
+        .run("flux", &["policy", "build", "conf"])
+        .fails()
+        .complains("neither a project");
+}
+
+#[test]
+fn a_scheduler_of_ones_own_runs_and_is_found_out() {
+    let built = bindir().join("../wasm/guests").display().to_string();
+    let sandbox = Sandbox::new()
+        .env("CARGO_TARGET_DIR", &built)
+        .deadline(Duration::from_secs(180));
+    sandbox
+        .run("flux", &["policy", "new", "sched-smallest", "--world=scheduler"])
+        .ok();
+    sandbox
+        .run("flux", &["policy", "build", "sched-smallest"])
+        .ok()
+        .says("scheduler 0.1.0");
+    sandbox
+        .run("flux", &["policy", "test", "sched-smallest"])
+        .ok()
+        .says("7 passed, 0 failed");
+    let words = [
+        "policy",
+        "simulate",
+        "--generate=500",
+        "--nodes=10",
+        "--cores=8",
+        "-p",
+        "sched-smallest",
+        "--dir=sched-smallest/policies",
+    ];
+    sandbox
+        .run("flux", &words)
+        .fails()
+        .says("backfilled")
+        .complains("sched-smallest delayed the first job");
+    let path = sandbox
+        .workdir()
+        .join("sched-smallest/policies/sched-smallest")
+        .display()
+        .to_string();
+    let config = sandbox.write(
+        "conf/flux.toml",
+        &format!("[sched-simple]\npolicy = \"{path}\"\n"),
+    );
+    let config = format!("--config-path={}", config.parent().unwrap().display());
+    sandbox
+        .run("flux", &["start", &config, "flux", "run", "true"])
+        .ok();
+    sandbox
+        .run("flux", &["start", &config, "flux", "dmesg"])
+        .ok()
+        .says("loaded scheduler 0.1.0");
 }

@@ -6,7 +6,7 @@
 use crate::service::{Cx, RpcError, Service};
 use flux_formats::errno;
 use flux_policy::{Answer, Command, HostConfig, LogRecord, PluginSpec, PolicyHost, World};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -112,14 +112,22 @@ pub(crate) fn policy_dir(cx: &Cx<'_>) -> PathBuf {
     beside.unwrap_or_else(|| flux_formats::paths::prefix_of(exe.as_deref()).join("lib/flux/policies"))
 }
 
-/// Returns a plugin of a world by the name that the configuration uses: `jobspec` is `validator-jobspec`.
+/// Returns a plugin of a world by the name that the configuration uses: `jobspec` is `validator-jobspec`; `/a/b/hour` is `hour` in `/a/b`.
 pub(crate) fn plugin(world: World, name: &str, args: serde_json::Value) -> PluginSpec {
     let prefix = match world {
         World::Validator => "validator",
         World::Frobnicator => "frobnicator",
         World::Scheduler => "sched",
     };
-    let mut spec = PluginSpec::new(format!("{prefix}-{name}"), world);
+    let path = Path::new(name);
+    let mut spec = match (path.is_absolute(), path.parent(), path.file_name()) {
+        (true, Some(dir), Some(file)) => {
+            let mut spec = PluginSpec::new(file.to_string_lossy(), world);
+            spec.dir = Some(dir.to_owned());
+            spec
+        }
+        _ => PluginSpec::new(format!("{prefix}-{name}"), world),
+    };
     spec.args = args;
     spec
 }

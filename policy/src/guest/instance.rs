@@ -92,7 +92,7 @@ impl Guest {
         configuration: Arc<Configuration>,
     ) -> Result<(Guest, Manifest), PolicyError> {
         let runtime = Runtime::get()?;
-        let (component, manifest) = load::load(&runtime.engine, dir, &spec)?;
+        let (component, manifest) = load::load(&runtime.engine, spec.dir.as_deref().unwrap_or(dir), &spec)?;
         let failed = |source| PolicyError::Load {
             name: spec.name.clone(),
             source,

@@ -25,7 +25,6 @@ pub(crate) fn argument() -> clap::Arg {
 }
 
 /// Returns the program that compiles components: `FLUX_POLICY_COMPILE`, else that of the build tree, else the installed one.
-#[expect(dead_code, reason = "`build` follows")]
 pub(crate) fn compiler() -> PathBuf {
     const NAME: &str = "flux-policy-compile";
     if let Some(program) = std::env::var_os("FLUX_POLICY_COMPILE") {
@@ -37,4 +36,20 @@ pub(crate) fn compiler() -> PathBuf {
             .find(|path| path.is_file())
     });
     beside.unwrap_or_else(|| Path::new(&flux_formats::paths::libexecdir()).join(NAME))
+}
+
+/// Returns where the standard library of policies in Rust is kept: in the build tree, else in the user's cache.
+pub(crate) fn standard_library() -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|exe| {
+        let dirs = exe.ancestors().skip(1).take(3);
+        dirs.map(|dir| dir.join("wasm/std")).find(|dir| dir.is_dir())
+    });
+    let cache = || {
+        let home = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        home("XDG_CACHE_HOME")
+            .or_else(|| Some(home("HOME")?.join(".cache")))
+            .unwrap_or_else(std::env::temp_dir)
+            .join("flux/wasm-std")
+    };
+    beside.unwrap_or_else(cache)
 }

@@ -223,7 +223,6 @@ const WORLDS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Names the import or the export that is missing.
-#[expect(dead_code, reason = "`build` follows")]
 pub(crate) fn check(contents: &Contents) -> Result<&'static str> {
     for import in &contents.imports {
         ensure!(
