@@ -266,10 +266,16 @@ impl FakeBroker {
         self.lock().hellos.clone()
     }
 
-    /// Publishes an event.
+    /// Publishes an event of the instance owner's.
     pub(crate) fn publish(&self, topic: &str, body: &Value) {
+        self.publish_as(role::OWNER, topic, body);
+    }
+
+    /// Publishes an event of somebody with these roles.
+    pub(crate) fn publish_as(&self, rolemask: u32, topic: &str, body: &Value) {
         let state = self.lock();
-        let event = Message::event(topic.to_owned(), Some(json_payload(body).unwrap()));
+        let mut event = Message::event(topic.to_owned(), Some(json_payload(body).unwrap()));
+        event.rolemask = rolemask;
         for (client, prefix) in &state.subscriptions {
             if topic.starts_with(prefix) {
                 send(&state, client, &event);

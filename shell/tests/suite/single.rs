@@ -1,5 +1,6 @@
 //! One shell: events, output, exit codes, input, signals.
 
+use flux_formats::msg::role;
 use serde_json::json;
 
 use super::broker::{FakeBroker, current_uid};
@@ -236,6 +237,8 @@ fn kill_events_and_signals_reach_the_tasks() {
     let script = "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";
     let mut shell = sh(script).spawn(&broker, 0);
     broker.wait_log("output", "ready");
+    // a guest's event is nobody's order
+    broker.publish_as(role::USER, &format!("shell-{ID}.kill"), &json!({"signum": 9}));
     broker.publish(&format!("shell-{ID}.kill"), &json!({"signum": 10}));
     broker.wait_log("output", "usr1");
     broker.publish(&format!("shell-{}.kill", ID + 1), &json!({"signum": 9}));
