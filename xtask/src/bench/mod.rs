@@ -6,6 +6,7 @@
 mod instance;
 mod jobs;
 mod original;
+mod policies;
 mod rows;
 mod verify;
 
@@ -87,6 +88,7 @@ const GROUPS: &[Group] = &[
     ("commands", rows::commands),
     ("ping", rows::ping),
     ("kvs", rows::kvs),
+    ("schedulers", policies::schedulers),
     ("jobs", jobs::real),
     ("statedir", jobs::durable),
     ("mock", jobs::mock),
