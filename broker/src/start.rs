@@ -400,6 +400,8 @@ mod tests {
         assert_eq!(parse(&["-v2"]).unwrap().verbose, 2);
         assert!(parse(&["--nope"]).unwrap_err().to_string().contains("--nope"));
         assert!(parse(&["-S"]).unwrap_err().to_string().contains("missing"));
-        assert!(parse(&["-Sx"]).unwrap_err().to_string().contains("NAME=VALUE"));
+        // an attribute that only needs to be there
+        assert_eq!(parse(&["-Sx"]).unwrap().attrs, [("x".to_owned(), String::new())]);
+        assert!(parse(&["-S=x"]).unwrap_err().to_string().contains("NAME=VALUE"));
     }
 }

@@ -247,7 +247,7 @@ fn a_shell_gets_its_document_and_is_reported() {
 #[test]
 fn an_imp_gets_the_request_on_the_first_line_and_sigusr1_for_sigkill() {
     let mut hub = hub();
-    let script = "trap 'echo usr1; exit 4' USR1; read line; echo \"$line\"; cat; echo; echo ready >&2; while :; do sleep 0.01; done";
+    let script = "trap 'echo usr1; exit 4' USR1; read -r line; echo \"$line\"; cat; echo; echo ready >&2; while :; do sleep 0.01; done";
     let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     let header = StartHeader {
         id: JobId(9),
