@@ -8,7 +8,8 @@ use std::time::Instant;
 use flux_formats::idset::IdSet;
 use flux_policy::pool::{Request, ResourcePool};
 use flux_policy::{
-    Answer, Command, HostConfig, IngestJob, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, Submit, World,
+    Answer, Command, HostConfig, IngestJob, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, Submit,
+    TapCall, TapCommand, TapJob, World,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +33,10 @@ fn main() {
     );
     for batch in [1, 4, 16, 64] {
         threaded(&full, batch);
+    }
+    jobtap(&dir, true, 1);
+    for batch in [1, 4, 16, 64] {
+        jobtap(&dir, false, batch);
     }
     scheduler(&dir, Some("sched-fcfs"));
     pool(1000, 48);
@@ -108,6 +113,85 @@ fn load(dir: &std::path::Path) {
         cold.as_secs_f64() * 1e3,
         warm / 1e3
     );
+}
+
+/// The standard jobtap stack, per submitted job.
+fn jobtap(dir: &std::path::Path, inline: bool, size: u64) {
+    const STANDARD: [&str; 8] = [
+        "priority-default",
+        "limit-job-size",
+        "limit-duration",
+        "dependency-after",
+        "dependency-singleton",
+        "begin-time",
+        "validate-duration",
+        "update-duration",
+    ];
+    let config = HostConfig {
+        dir: dir.to_owned(),
+        ..HostConfig::default()
+    };
+    let (wake, woken) = mpsc::channel();
+    let mut host = if inline {
+        PolicyHost::inline(config).expect("load")
+    } else {
+        PolicyHost::spawn(
+            config,
+            Box::new(move || {
+                let _receiver_gone = wake.send(());
+            }),
+        )
+        .expect("load")
+    };
+    let mut answers = Vec::new();
+    let mut wait = |host: &mut PolicyHost, count: usize| {
+        answers.clear();
+        loop {
+            host.receive(&mut answers);
+            let taps = answers
+                .iter()
+                .filter(|answer| matches!(answer, Answer::Tap(_)))
+                .count();
+            if taps >= count || woken.recv().is_err() {
+                return;
+            }
+        }
+    };
+    let load = STANDARD.map(|name| {
+        Command::Tap(TapCommand::Load {
+            token: 0,
+            spec: Box::new(PluginSpec::new(format!("jobtap-{name}"), World::Jobtap)),
+            name: Arc::from(name),
+            values: std::collections::BTreeMap::new(),
+        })
+    });
+    host.send(1.0, load.into()).expect("send");
+    wait(&mut host, STANDARD.len());
+    let jobspec = jobspec();
+    let admit = |token: u64| {
+        Command::Tap(TapCommand::Call {
+            token,
+            job: Arc::new(TapJob {
+                id: token,
+                urgency: 16,
+                state: 1,
+                jobspec: Arc::from(&*jobspec),
+                ..TapJob::default()
+            }),
+            call: TapCall::Admit {
+                dependencies: Vec::new(),
+            },
+            only: None,
+        })
+    };
+    let us = best(2048, || {
+        for _ in 0..2048 / size {
+            host.send(1.0, (0..size).map(admit).collect()).expect("send");
+            wait(&mut host, usize::try_from(size).unwrap_or(1));
+        }
+    });
+    let place = if inline { "in place" } else { "on the thread" };
+    println!("standard jobtap stack, {place}, batches of {size}: {us:.2} us a job");
 }
 
 fn inline(config: &HostConfig, name: &str) {

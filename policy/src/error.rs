@@ -88,6 +88,32 @@ pub enum PolicyError {
         #[source]
         source: wasmtime::Error,
     },
+    /// The file is another one than the site's configuration says.
+    #[error("plugin {name} has sha256 {found}, but the configuration pins {pinned}")]
+    Pinned {
+        /// Plugin.
+        name: String,
+        /// From the configuration.
+        pinned: String,
+        /// From the manifest.
+        found: String,
+    },
+    /// The plugin wants a callback that does not exist or is not granted.
+    #[error("plugin {name} wants {topic:?}, {problem}")]
+    Topic {
+        /// Plugin.
+        name: String,
+        /// What it wants.
+        topic: String,
+        /// Why that cannot be.
+        problem: &'static str,
+    },
+    /// There is no plugin of this name.
+    #[error("{0}: plugin not found")]
+    NotFound(String),
+    /// The plugin failed too often.
+    #[error("plugin {0} is in quarantine after repeated failures; load it again to try once more")]
+    Quarantined(String),
     /// The plugin lacks a function of its world.
     #[error("plugin {name} does not export {function}")]
     Export {

@@ -15,11 +15,16 @@ mod load;
 mod plugin;
 pub mod pool;
 mod sched;
+mod tap;
 
 pub use error::PolicyError;
 pub use host::{
     Accepted, Answer, Command, HostConfig, IngestJob, LogRecord, PolicyHost, Refusal, SendError, Wake,
 };
 pub use load::Manifest;
-pub use plugin::{Limits, OnFailure, PluginSpec, WIT_VERSIONS, World};
+pub use plugin::{Grant, Limits, OnFailure, PluginSpec, WIT_VERSIONS, World};
 pub use sched::{SchedAnswer, SchedCommand, SchedEngine, Submit};
+pub use tap::{
+    Action, Admitted, Dependency, Effect, EndedBy, PluginInfo, PluginState, PluginStats, Posted, Priority,
+    TapAnswer, TapCall, TapCommand, TapJob, Topic, TopicError, Verdict,
+};

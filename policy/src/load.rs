@@ -48,6 +48,7 @@ pub(crate) fn load(
     spec: &PluginSpec,
 ) -> Result<(Component, Manifest), PolicyError> {
     check_name(&spec.name)?;
+    let dir = spec.dir.as_deref().unwrap_or(dir);
     let place = open(dir)?;
     check(dir, &place.1)?;
     let path = dir.join(format!("{}.json", spec.name));
@@ -66,6 +67,15 @@ pub(crate) fn load(
             name: spec.name.clone(),
             found: manifest.wit,
             speaks: WIT_VERSIONS.join(", "),
+        });
+    }
+    if let Some(pinned) = &spec.sha256
+        && !pinned.eq_ignore_ascii_case(&manifest.wasm_sha256)
+    {
+        return Err(PolicyError::Pinned {
+            name: spec.name.clone(),
+            pinned: pinned.clone(),
+            found: manifest.wasm_sha256,
         });
     }
     let path = dir.join(format!("{}.cwasm", spec.name));

@@ -19,6 +19,41 @@ pub enum World {
     Frobnicator,
     /// Orders pending jobs.
     Scheduler,
+    /// Follows jobs through the job manager.
+    Jobtap,
+}
+
+/// An interface beyond those of its world that the site lets a plugin use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grant {
+    /// Programs as the instance owner.
+    Exec,
+    /// Resources without the scheduler.
+    Bypass,
+    /// Methods of the job manager's service.
+    Service,
+}
+
+impl Grant {
+    /// Returns the grant of a name.
+    pub fn parse(name: &str) -> Option<Grant> {
+        match name {
+            "exec" => Some(Grant::Exec),
+            "bypass" => Some(Grant::Bypass),
+            "service" => Some(Grant::Service),
+            _ => None,
+        }
+    }
+
+    /// Returns its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Grant::Exec => "exec",
+            Grant::Bypass => "bypass",
+            Grant::Service => "service",
+        }
+    }
 }
 
 impl World {
@@ -28,6 +63,7 @@ impl World {
             World::Validator => "validator",
             World::Frobnicator => "frobnicator",
             World::Scheduler => "scheduler",
+            World::Jobtap => "jobtap",
         }
     }
 }
@@ -87,6 +123,10 @@ pub struct PluginSpec {
     pub limits: Limits,
     /// What a failure means.
     pub on_failure: OnFailure,
+    /// Interfaces granted beyond those of the world.
+    pub grants: Vec<Grant>,
+    /// SHA-256 that the `.wasm` must have, in hexadecimal; none takes any.
+    pub sha256: Option<String>,
 }
 
 impl PluginSpec {
@@ -99,6 +139,8 @@ impl PluginSpec {
             args: serde_json::Value::Object(serde_json::Map::new()),
             limits: Limits::default(),
             on_failure: OnFailure::default(),
+            grants: Vec::new(),
+            sha256: None,
         }
     }
 }

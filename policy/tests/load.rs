@@ -36,6 +36,7 @@ fn load(dir: &Path, spec: PluginSpec) -> Result<PolicyHost, PolicyError> {
         World::Validator => config.validators.push(spec),
         World::Frobnicator => config.frobnicators.push(spec),
         World::Scheduler => config.scheduler = Some(spec),
+        World::Jobtap => unreachable!("loaded by commands"),
     }
     PolicyHost::inline(config)
 }

@@ -36,7 +36,7 @@ fn help_version_and_suggestions() {
 #[test]
 fn commands_that_are_not_there_yet_say_so() {
     let sandbox = Sandbox::new();
-    let absent = ["archive", "jobtap", "python", "terminus", "top"];
+    let absent = ["archive", "python", "terminus", "top"];
     for command in absent {
         let output = sandbox.run("flux", &[command]);
         output.fails().complains(command).complains("not available yet");

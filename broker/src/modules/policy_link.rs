@@ -118,6 +118,7 @@ pub(crate) fn plugin(world: World, name: &str, args: serde_json::Value) -> Plugi
         World::Validator => "validator",
         World::Frobnicator => "frobnicator",
         World::Scheduler => "sched",
+        World::Jobtap => "jobtap",
     };
     let path = Path::new(name);
     let mut spec = match (path.is_absolute(), path.parent(), path.file_name()) {

@@ -3,7 +3,7 @@
 use super::clients::{Client, ClientId, ClientInfo, Outbox};
 use super::core::{Continuation, Core, Hop, Pending, Provider, SlotId, Work};
 use super::mailbox::{Mailbox, erase};
-use super::spec::{RpcError, Service};
+use super::spec::{Access, RpcError, Service};
 use super::timers::TimerId;
 use bytes::Bytes;
 use flux_formats::errno::{self, Errnum};
@@ -409,6 +409,28 @@ impl Cx<'_> {
     pub fn add_service(&mut self, name: &str) -> Result<(), RpcError> {
         let me = self.me;
         self.core.register_provider(name, Provider::Slot(me))
+    }
+
+    /// Lets requests of a topic in at run time, from the owner or from users too; returns false when there is such a method.
+    pub fn add_method(&mut self, topic: &str, user: bool) -> bool {
+        let access = if user { Access::User } else { Access::Owner };
+        let me = self.me;
+        let Some(slot) = self.core.slots.get_mut(me) else {
+            return false;
+        };
+        if slot.methods.contains_key(topic) {
+            return false;
+        }
+        slot.methods.insert(topic.to_owned(), access);
+        true
+    }
+
+    /// Undoes [`Cx::add_method`].
+    pub fn remove_method(&mut self, topic: &str) {
+        let me = self.me;
+        if let Some(slot) = self.core.slots.get_mut(me) {
+            slot.methods.remove(topic);
+        }
     }
 
     /// Returns this service's configuration table (`config[table]`), or null.

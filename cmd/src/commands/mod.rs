@@ -20,6 +20,7 @@ mod hostlist;
 mod housekeeping;
 mod job;
 mod jobs;
+mod jobtap;
 mod keygen;
 mod kvs;
 mod logger;
@@ -48,6 +49,7 @@ mod uptime;
 mod uri;
 mod version;
 mod watch;
+mod why;
 
 use clap::{ArgMatches, Command};
 
@@ -240,6 +242,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
         Style::Plain,
         resource_set::TABLE,
     ),
+    tagged("why", "Tell what keeps a job from running", why::args, why::run),
     plain(
         "uptime",
         "Tell how long Flux has been up and running",
@@ -453,7 +456,12 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("imp_exec_helper", "Feed flux-imp with a job's request"),
     missing("job-frobnicator", "Modify jobspecs at ingest"),
     missing("job-validator", "Validate jobspecs at ingest"),
-    missing("jobtap", "List, load and remove job-manager plugins"),
+    group(
+        "jobtap",
+        "List, load and remove job-manager plugins",
+        Style::Tagged,
+        jobtap::TABLE,
+    ),
     missing("modprobe", "Load and unload groups of modules"),
     missing("python", "Run python with Flux's modules"),
     missing("slurm-expiration-sync", "Follow the time limit of a Slurm job"),

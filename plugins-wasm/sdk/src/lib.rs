@@ -5,6 +5,7 @@
 //! | validator | [`Validator`] | [`export_validator!`] |
 //! | frobnicator | [`Frobnicator`] | [`export_frobnicator!`] |
 //! | scheduler | [`Scheduler`] | [`export_scheduler!`] |
+//! | jobtap | [`Jobtap`] | [`export_jobtap!`] |
 //!
 //! A policy sees the broker only through what its functions receive ([`Host`], [`Job`], [`Pool`]), so that its unit tests run natively with
 //! the stand-ins of [`fake`]. The interface itself, with when each function is called and what a refusal does, is in `wit/`.
@@ -17,6 +18,7 @@ pub use flux_policy_sdk_core::*;
 #[doc(hidden)]
 pub mod bindings {
     pub use flux_policy_sdk_frobnicator as frobnicator;
+    pub use flux_policy_sdk_jobtap as jobtap;
     pub use flux_policy_sdk_scheduler as scheduler;
     pub use flux_policy_sdk_validator as validator;
 }

@@ -36,6 +36,18 @@ pub(crate) struct Refusal {
     pub(crate) text: String,
 }
 
+/// `course.answer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
+#[component(variant)]
+pub(crate) enum Priority {
+    #[component(name = "pass")]
+    Pass,
+    #[component(name = "unavailable")]
+    Unavailable,
+    #[component(name = "value")]
+    Value(u64),
+}
+
 /// `pool.failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lower)]
 #[component(enum)]

@@ -15,6 +15,7 @@ use super::abi::{Changes, Pending, Refusal};
 use super::imports::{self, JobHandle};
 use super::runtime::Runtime;
 use super::state::{Configuration, DeadlineExceeded, GuestState};
+use super::tap::{self, TapFunctions};
 
 /// Longest text of a refusal that is passed on.
 const REFUSAL_BYTES_MAX: usize = 4096;
@@ -44,8 +45,8 @@ struct Live {
 /// Where a component's functions are.
 struct Exports {
     configure: ComponentExportIndex,
-    /// In the order of [`names`].
-    world: Vec<ComponentExportIndex>,
+    /// In the order of [`names`]; optional ones may be missing.
+    world: Vec<Option<ComponentExportIndex>>,
 }
 
 /// The functions of an instance.
@@ -62,6 +63,8 @@ pub(crate) enum Function {
     Frobnicate(TypedFunc<(Job,), (Result<Option<String>, Refusal>,)>),
     /// `scheduling`.
     Schedule(Box<ScheduleFunctions>),
+    /// `jobtap` and what goes with it.
+    Jobtap(Box<TapFunctions>),
 }
 
 /// The functions of `scheduling`.
@@ -72,15 +75,17 @@ pub(crate) struct ScheduleFunctions {
     pub(crate) schedule: TypedFunc<(Changes,), (bool,)>,
 }
 
-/// Returns the interface of a world and its functions.
-fn names(world: World) -> (&'static str, &'static [&'static str]) {
+/// Returns the interfaces of a world, their functions, and whether an interface may be missing.
+fn names(world: World) -> &'static [(&'static str, &'static [&'static str], bool)] {
     match world {
-        World::Validator => ("flux:policy/validation@0.1.0", &["validate"]),
-        World::Frobnicator => ("flux:policy/frobnication@0.1.0", &["frobnicate"]),
-        World::Scheduler => (
+        World::Validator => &[("flux:policy/validation@0.1.0", &["validate"], false)],
+        World::Frobnicator => &[("flux:policy/frobnication@0.1.0", &["frobnicate"], false)],
+        World::Scheduler => &[(
             "flux:policy/scheduling@0.1.0",
             &["submitted", "removed", "reprioritized", "schedule"],
-        ),
+            false,
+        )],
+        World::Jobtap => tap::NAMES,
     }
 }
 
@@ -97,7 +102,7 @@ impl Guest {
             name: spec.name.clone(),
             source,
         };
-        let pre = imports::linker(&runtime.engine, spec.world)
+        let pre = imports::linker(&runtime.engine, spec.world, &spec.grants)
             .and_then(|linker| linker.instantiate_pre(&component))
             .map_err(failed)?;
         let find = |interface: &str, function: &str| {
@@ -112,13 +117,19 @@ impl Guest {
                 function: format!("{interface}#{function}"),
             })
         };
-        let (interface, functions) = names(spec.world);
+        let mut world = Vec::new();
+        for (interface, functions, optional) in names(spec.world) {
+            for function in *functions {
+                world.push(if *optional {
+                    find(interface, function)
+                } else {
+                    Some(need(interface, function)?)
+                });
+            }
+        }
         let exports = Exports {
             configure: need("flux:policy/plugin@0.1.0", "configure")?,
-            world: functions
-                .iter()
-                .map(|function| need(interface, function))
-                .collect::<Result<_, _>>()?,
+            world,
         };
         let mut guest = Guest {
             name: Arc::from(spec.name.as_str()),
@@ -143,6 +154,18 @@ impl Guest {
     /// Returns what the site said of it.
     pub(crate) fn spec(&self) -> &PluginSpec {
         &self.spec
+    }
+
+    /// Returns the bytes of memory and tables that the instance has.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.live
+            .as_ref()
+            .map_or(0, |live| live.store.data().limits.bytes)
+    }
+
+    /// Drops the instance; the next call makes a new one.
+    pub(crate) fn drop_instance(&mut self) {
+        self.live = None;
     }
 
     /// Returns true when the instance is there; false after a trap, until the next call makes a new one.
@@ -239,6 +262,7 @@ impl Guest {
         let mut next = self.exports.world.iter();
         let mut index = || {
             next.next()
+                .and_then(Option::as_ref)
                 .ok_or_else(|| wasmtime::Error::msg("a function is missing"))
         };
         let world = match self.spec.world {
@@ -250,6 +274,11 @@ impl Guest {
                 reprioritized: instance.get_typed_func(&mut store, index()?)?,
                 schedule: instance.get_typed_func(&mut store, index()?)?,
             })),
+            World::Jobtap => Function::Jobtap(Box::new(TapFunctions::of(
+                &instance,
+                &mut store,
+                &self.exports.world,
+            )?)),
         };
         Ok(Live {
             store,

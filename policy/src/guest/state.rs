@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use wasmtime::{StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
 use crate::host::LogRecord;
 use crate::plugin::Limits;
 use crate::sched::SchedSlot;
 
 use super::log_gate::{LogGate, MESSAGE_BYTES_MAX, cut_line};
+use super::tap::TapSlot;
+use crate::tap::TapJob;
 
 /// Most entries of a guest's tables; function tables of large guests have some thousands.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
@@ -28,24 +30,76 @@ pub(crate) struct Configuration {
 /// A job as a guest sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    pub(crate) id: u64,
-    pub(crate) userid: u32,
+    /// Its roles at submission; what follows from the user id later.
     pub(crate) rolemask: u32,
-    pub(crate) urgency: u32,
-    pub(crate) flags: u32,
-    pub(crate) jobspec: Arc<str>,
+    pub(crate) job: Arc<TapJob>,
+}
+
+/// Bounds a store, and says how much it holds.
+pub(crate) struct Bounded {
+    limits: StoreLimits,
+    /// Memory and tables so far.
+    pub(crate) bytes: usize,
+}
+
+impl ResourceLimiter for Bounded {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let grown = self.limits.memory_growing(current, desired, maximum)?;
+        if grown {
+            self.bytes += desired.saturating_sub(current);
+        }
+        Ok(grown)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.memory_grow_failed(error)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
 }
 
 /// Data of a guest's store.
 pub(crate) struct GuestState {
     pub(crate) plugin: Arc<str>,
-    pub(crate) limits: StoreLimits,
+    pub(crate) limits: Bounded,
     pub(crate) configuration: Arc<Configuration>,
     pub(crate) args: Arc<str>,
     /// Time of the event that is handled.
     pub(crate) now: f64,
     /// The job of the call, while it lasts.
     pub(crate) job: Option<Job>,
+    /// Another job that the call is about, while it lasts.
+    pub(crate) target: Option<Job>,
+    /// What a jobtap plugin asks for in the call.
+    pub(crate) tap: TapSlot,
     /// The scheduler's trusted side, lent for the length of a call.
     pub(crate) sched: SchedSlot,
     pub(crate) logs: Vec<LogRecord>,
@@ -82,11 +136,16 @@ impl GuestState {
             .build();
         GuestState {
             plugin,
-            limits: store_limits,
+            limits: Bounded {
+                limits: store_limits,
+                bytes: 0,
+            },
             configuration,
             args,
             now,
             job: None,
+            target: None,
+            tap: TapSlot::default(),
             sched: SchedSlot::default(),
             logs: Vec::new(),
             gate: LogGate::new(limits.log_rate),

@@ -9,6 +9,7 @@ use wasmtime::component::Resource;
 use crate::error::PolicyError;
 use crate::guest::{self, Function, Functions, Guest, GuestState};
 use crate::plugin::OnFailure;
+use crate::tap::TapJob;
 
 use super::message::{Accepted, IngestJob, Refusal};
 use super::room::Room;
@@ -40,12 +41,14 @@ pub(super) fn run(room: &mut Room, now: f64, job: &IngestJob) -> Result<Accepted
 
 fn view(job: &IngestJob, jobspec: &Arc<str>) -> guest::Job {
     guest::Job {
-        id: 0,
-        userid: job.userid,
         rolemask: job.rolemask,
-        urgency: job.urgency,
-        flags: job.flags,
-        jobspec: jobspec.clone(),
+        job: Arc::new(TapJob {
+            userid: job.userid,
+            urgency: job.urgency,
+            flags: job.flags,
+            jobspec: jobspec.clone(),
+            ..TapJob::default()
+        }),
     }
 }
 

@@ -6,6 +6,7 @@ use flux_formats::errno::Errnum;
 
 use crate::error::PolicyError;
 use crate::sched::{SchedAnswer, SchedCommand};
+use crate::tap::{TapAnswer, TapCommand};
 
 /// A job at submission, before it has an id.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +64,8 @@ pub enum Command {
     },
     /// Something for the scheduler.
     Sched(SchedCommand),
+    /// Something for the jobtap plugins.
+    Tap(TapCommand),
 }
 
 /// One message from the host.
@@ -87,6 +90,8 @@ pub enum Answer {
     },
     /// From the scheduler.
     Sched(SchedAnswer),
+    /// From the jobtap plugins.
+    Tap(TapAnswer),
     /// A plugin or the host has something to say in the broker's log.
     Log(LogRecord),
 }

@@ -10,6 +10,7 @@ use crate::guest::{Configuration, Guest, Runtime};
 use crate::load::Manifest;
 use crate::plugin::PluginSpec;
 use crate::sched::{SchedAnswer, SchedEngine};
+use crate::tap::{Stack, TapAnswer};
 
 use super::ingest;
 use super::message::{Answer, Command, LogRecord};
@@ -35,10 +36,12 @@ pub(super) struct Room {
     pub(super) frobnicators: Vec<Guest>,
     pub(super) validators: Vec<Guest>,
     sched: Option<SchedEngine>,
+    tap: Stack,
     configuration: Arc<Configuration>,
     runtime: &'static Runtime,
     logs: Vec<LogRecord>,
     sched_answers: Vec<SchedAnswer>,
+    tap_answers: Vec<TapAnswer>,
 }
 
 impl Room {
@@ -76,10 +79,12 @@ impl Room {
             frobnicators,
             validators,
             sched,
+            tap: Stack::new(config.dir, configuration.clone()),
             configuration,
             runtime,
             logs,
             sched_answers: Vec::new(),
+            tap_answers: Vec::new(),
         };
         room.deliver(answers);
         Ok(room)
@@ -100,6 +105,7 @@ impl Room {
                     answers.push(Answer::Configured { token, result });
                 }
                 Command::Sched(command) => sched.push(command),
+                Command::Tap(command) => self.tap.run(now, command, &mut self.tap_answers),
             }
         }
         if let Some(engine) = self.sched.as_mut().filter(|_| !sched.is_empty()) {
@@ -165,11 +171,16 @@ impl Room {
         if let (Ok(()), Some(engine)) = (&result, self.sched.as_mut()) {
             result = engine.configure(configuration.clone(), now);
         }
+        if result.is_ok() {
+            result = self.tap.configure(configuration, now, &mut self.tap_answers);
+        }
         result
     }
 
     fn deliver(&mut self, answers: &mut Vec<Answer>) {
         answers.extend(self.sched_answers.drain(..).map(Answer::Sched));
+        answers.extend(self.tap_answers.drain(..).map(Answer::Tap));
+        self.tap.take_logs(&mut self.logs);
         if let Some(engine) = self.sched.as_mut() {
             engine.take_logs(&mut self.logs);
         }

@@ -228,7 +228,7 @@ fn refuse_all(commands: Vec<Command>, reason: &Arc<str>, answers: &mut Vec<Answe
                     result: Err(PolicyError::NotLoaded(reason.to_string())),
                 });
             }
-            Command::Sched(_) => {}
+            Command::Sched(_) | Command::Tap(_) => {}
         }
     }
 }

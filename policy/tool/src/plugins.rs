@@ -216,7 +216,7 @@ const WORLDS: &[(&str, &str)] = &[
     ("validator", "validation"),
     ("frobnicator", "frobnication"),
     ("scheduler", "scheduling"),
-    ("jobtap", "jobtap"),
+    ("jobtap", "callbacks"),
 ];
 
 /// Refuses what a policy may not import.

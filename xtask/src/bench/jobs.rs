@@ -75,6 +75,43 @@ pub(super) fn mock(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// The standard jobtap plugins against none: what is left of the jobs per second, by turns so that a busy machine hurts both.
+pub(super) fn jobtap(bench: &Bench) -> Result<Vec<Figure>> {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for turn in 0..5 {
+        for (rates, remove) in [(&mut with, None), (&mut without, Some(".*"))] {
+            let instance = bench.instance(&with_cores(bench, &format!("jobtap-{turn}"), 256)?)?;
+            if let Some(pattern) = remove {
+                output(&mut instance.flux(&["jobtap", "remove", pattern]))?;
+            }
+            rates.push(throughput(&instance, SAMPLE, true)?);
+            verify::jobs(&instance, SAMPLE)?;
+            instance.stop()?;
+        }
+    }
+    let middle = |rates: &mut Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+    };
+    let (with, without) = (middle(&mut with), middle(&mut without));
+    Ok(vec![
+        Figure::new(
+            "mock jobs with the standard jobtap plugins, of the rate without",
+            Unit::Fraction,
+            None,
+            0.9,
+            with / without,
+        ),
+        Figure::new(
+            "what they cost a job, on both threads together",
+            Unit::Micros,
+            None,
+            20.0,
+            ((1.0 / with - 1.0 / without) * 1e6).max(0.0),
+        ),
+    ])
+}
+
 /// Hours that the ids of the endurance row spread over, however many jobs there are.
 const HISTORY_HOURS: u32 = 5;
 /// Seconds for a restart with all those jobs, until one of them is listed.

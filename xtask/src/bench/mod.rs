@@ -92,6 +92,7 @@ const GROUPS: &[Group] = &[
     ("jobs", jobs::real),
     ("statedir", jobs::durable),
     ("mock", jobs::mock),
+    ("jobtap", jobs::jobtap),
     ("history", jobs::history),
 ];
 

@@ -25,6 +25,7 @@ fn check(component: &[u8], world: &str) -> Result<()> {
         "validator" => "validation",
         "frobnicator" => "frobnication",
         "scheduler" => "scheduling",
+        "jobtap" => "callbacks",
         other => bail!("no world '{other}' in wit/"),
     };
     let version = format!("@{WIT_VERSION}");

@@ -13,6 +13,8 @@ pub(super) struct Config {
     pub(super) frobnicators: Vec<PluginSpec>,
     /// In order.
     pub(super) validators: Vec<PluginSpec>,
+    /// The scheduler is asked whether a job can ever run, after all validators.
+    pub(super) feasibility: bool,
     /// User root may submit to another user's instance.
     pub(super) allow_root_jobs: bool,
 }
@@ -61,6 +63,16 @@ impl Stage {
             stage.args = strings(args, "args")?.into_iter().map(Value::from).collect();
         }
         Ok(stage)
+    }
+
+    /// Takes a plugin out of the list; returns true when it was there.
+    fn take(&mut self, name: &str) -> bool {
+        let Some(plugins) = &mut self.plugins else {
+            return false;
+        };
+        let before = plugins.len();
+        plugins.retain(|plugin| plugin != name);
+        plugins.len() < before
     }
 
     fn specs(&self, world: World, default: &[&str]) -> Vec<PluginSpec> {
@@ -119,6 +131,8 @@ impl Config {
         } else {
             Vec::new()
         };
+        // nothing of this one is policy: it is a question to the scheduler
+        let feasibility = !validator.disable && validator.take("feasibility");
         let validators = if validator.disable {
             Vec::new()
         } else {
@@ -127,6 +141,7 @@ impl Config {
         Ok(Config {
             frobnicators,
             validators,
+            feasibility,
             allow_root_jobs,
         })
     }

@@ -95,6 +95,7 @@ impl JobIngest {
             config: Config {
                 frobnicators: Vec::new(),
                 validators: Vec::new(),
+                feasibility: false,
                 allow_root_jobs: false,
             },
             plugins: Plugins::None,
@@ -199,7 +200,7 @@ impl JobIngest {
             });
             self.pending.insert(self.next_token, (req, checked));
         } else {
-            self.ready.push((req, checked));
+            self.validated(cx, req, checked);
         }
         self.arm(cx);
     }
@@ -232,7 +233,7 @@ impl JobIngest {
                 Answer::Configured { result: Err(err), .. } => {
                     cx.log_as_me(3, &format!("configuration refused: {}", policy_link::chain(&err)));
                 }
-                Answer::Ready(Ok(())) | Answer::Configured { .. } | Answer::Sched(_) => {}
+                Answer::Ready(Ok(())) | Answer::Configured { .. } | Answer::Sched(_) | Answer::Tap(_) => {}
             }
         }
         self.hand_over(cx);
@@ -263,7 +264,23 @@ impl JobIngest {
                 }
             }
         }
-        self.ready.push((req, checked));
+        self.validated(cx, req, checked);
+    }
+
+    /// Asks the scheduler whether a job can ever run, where the site wants that; without a scheduler it can.
+    fn validated(&mut self, cx: &mut Cx<'_>, req: Message, checked: Checked) {
+        if !self.config.feasibility || checked.flags & flags::NOVALIDATE != 0 {
+            self.ready.push((req, checked));
+            return;
+        }
+        let question = cx.request_any("feasibility.check", &json!({"jobspec": checked.jobspec.jobspec}));
+        cx.rpc(question, move |me: &mut JobIngest, cx, result| match result {
+            Err(err) if err.errnum != errno::ENOSYS => cx.fail_with(&req, &err),
+            _ => {
+                me.ready.push((req, checked));
+                me.arm(cx);
+            }
+        });
     }
 
     /// Gives ids to what passed and hands it to the job manager in one call.

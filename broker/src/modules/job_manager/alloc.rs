@@ -24,7 +24,10 @@ impl JobManager {
 
     /// Gives resources back to the scheduler.
     pub(super) fn sched_free(&mut self, cx: &mut Cx<'_>, id: JobId, ranks: Option<IdSet>) {
-        self.sched_request(cx, SchedRequest::Free { id, ranks });
+        // what a plugin gave was never the scheduler's
+        if !self.active.get(&id).is_some_and(|job| job.marks.bypass) {
+            self.sched_request(cx, SchedRequest::Free { id, ranks });
+        }
     }
 
     /// Sends what was queued in this turn, and all jobs that wait to be sent.
@@ -60,7 +63,7 @@ impl JobManager {
         self.sched_ready = ready;
         if ready {
             for (id, job) in &self.active {
-                if let (true, Some(r)) = (job.marks.has_resources, &job.r) {
+                if let (true, Some(r)) = (job.marks.has_resources && !job.marks.bypass, &job.r) {
                     self.sched_requests.push(SchedRequest::Adopt {
                         id: *id,
                         r: r.clone(),
@@ -142,6 +145,7 @@ impl JobManager {
             id,
             &Event::Alloc {
                 annotations: snapshot,
+                bypass: false,
             },
         );
     }

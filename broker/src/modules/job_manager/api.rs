@@ -291,5 +291,10 @@ pub fn submit<S: Service>(
     })
 }
 
+/// Tells when the instance ends, in seconds since the epoch; 0 is never.
+pub fn instance_expiration(cx: &mut Cx<'_>, at: f64) {
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| jobs.on_expiration(cx, at));
+}
+
 /// Brings the results of a submission to its submitter.
 pub(super) type Answer = Box<dyn FnOnce(&mut Cx<'_>, Vec<Result<JobId, RpcError>>)>;

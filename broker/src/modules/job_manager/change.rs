@@ -86,19 +86,44 @@ impl JobManager {
         if job.marks.immutable && !is_owner {
             return Err(perm("job is immutable due to previous instance owner update"));
         }
+        let asked = updates.clone();
         let mut constraints = None;
         for (key, value) in &updates {
             if key == requeue::QUEUE {
                 constraints = Some(requeue::check(&cx.config, &self.queues, job, value)?);
-            } else {
-                check_update(job, key, value, is_owner)?;
+            } else if !self.tap_updates(key) {
+                return Err(inval(format!("update of {key} not supported")));
             }
         }
         if let Some(constraints) = constraints {
             updates.insert(requeue::CONSTRAINTS.to_owned(), constraints);
         }
+        let decided: Map<String, Value> = asked
+            .into_iter()
+            .filter(|(key, _)| key != requeue::QUEUE)
+            .collect();
+        if decided.is_empty() {
+            return self.perform_update(cx, req, id, updates, is_owner);
+        }
+        self.tap_update(cx, req.clone(), id, &decided, updates);
+        Ok(())
+    }
+
+    /// Changes a jobspec; `unchecked` means that limits were passed over in the owner's name.
+    pub(super) fn perform_update(
+        &mut self,
+        cx: &mut Cx<'_>,
+        req: &Message,
+        id: JobId,
+        updates: Map<String, Value>,
+        unchecked: bool,
+    ) -> Result<(), RpcError> {
+        let is_owner = req.rolemask & role::OWNER != 0;
         let job = self.find(id, errno::EINVAL, "unknown job id")?;
-        let (running, other_owner) = (job.state.is_running(), is_owner && req.userid != job.userid);
+        let (running, other_owner) = (
+            job.state.is_running(),
+            unchecked && is_owner && req.userid != job.userid,
+        );
         let now = self.now();
         let expiration = match (running, updates.get(DURATION).and_then(Value::as_f64)) {
             (true, Some(duration)) => {
@@ -184,23 +209,6 @@ impl JobManager {
             r: job.r.clone(),
         })
     }
-}
-
-/// Checks one update; only the duration can be changed, and the queue (see [`requeue`]).
-fn check_update(job: &Job, key: &str, value: &Value, is_owner: bool) -> Result<(), RpcError> {
-    if key != DURATION {
-        return Err(inval(format!("update of {key} not supported")));
-    }
-    let duration = value.as_f64().ok_or_else(|| inval("duration must be a number"))?;
-    if duration < 0.0 {
-        return Err(inval("duration must not be negative"));
-    }
-    if job.state.is_running() && !is_owner {
-        return Err(inval(
-            "duration update of running job requires instance owner privileges",
-        ));
-    }
-    Ok(())
 }
 
 fn new_expiration(job: &Job, duration: f64, now: f64) -> Result<f64, RpcError> {

@@ -187,6 +187,7 @@ impl JobManager {
 
     fn flush(&mut self, cx: &mut Cx<'_>) {
         self.armed = false;
+        self.tap_flush(cx);
         self.send_sched_requests(cx);
         self.commit_next(cx);
     }

@@ -32,6 +32,8 @@ pub(super) enum Event {
     },
     Alloc {
         annotations: Option<Map<String, Value>>,
+        /// The scheduler does not know of the resources.
+        bypass: bool,
     },
     PrologStart {
         description: String,
@@ -142,10 +144,12 @@ struct ReleaseContext {
     last: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct AllocContext {
     #[serde(default)]
     annotations: Option<Map<String, Value>>,
+    #[serde(default)]
+    bypass: bool,
 }
 
 impl Event {
@@ -248,8 +252,10 @@ impl Event {
             }
             Event::Priority { priority } => json!({"priority": priority}),
             Event::Urgency { userid, urgency } => json!({"userid": userid, "urgency": urgency}),
+            Event::Alloc { bypass: true, .. } => json!({"bypass": true}),
             Event::Alloc {
                 annotations: Some(annotations),
+                ..
             } => json!({"annotations": annotations}),
             Event::Annotations { annotations } => json!({"annotations": annotations}),
             Event::Finish { status } => json!({"status": status}),
@@ -266,7 +272,9 @@ impl Event {
             Event::Validate
             | Event::Invalidate
             | Event::Depend
-            | Event::Alloc { annotations: None }
+            | Event::Alloc {
+                annotations: None, ..
+            }
             | Event::Start
             | Event::Free
             | Event::Clean
@@ -310,9 +318,13 @@ impl Event {
                 let UrgencyContext { userid, urgency } = event.context_as()?;
                 Event::Urgency { userid, urgency }
             }
-            "alloc" => Event::Alloc {
-                annotations: event.context_as::<AllocContext>()?.annotations,
-            },
+            "alloc" => {
+                let AllocContext { annotations, bypass } = match event.context {
+                    Some(_) => event.context_as()?,
+                    None => AllocContext::default(),
+                };
+                Event::Alloc { annotations, bypass }
+            }
             "prolog-start" => Event::PrologStart {
                 description: described()?.description,
             },

@@ -18,6 +18,10 @@ pub(super) struct Inactive {
     pub(super) result: u8,
     /// It ran.
     pub(super) started: bool,
+    /// It had resources.
+    pub(super) alloc: bool,
+    /// A fatal exception came first.
+    pub(super) exception: bool,
 }
 
 impl Inactive {
@@ -34,6 +38,8 @@ impl Inactive {
             userid: job.userid,
             result,
             started: job.marks.started,
+            alloc: job.r.is_some(),
+            exception: matches!(job.end, Some(End::Exception { .. })),
         }
     }
 
@@ -191,6 +197,8 @@ mod tests {
             userid: 7,
             result: 1,
             started: true,
+            alloc: true,
+            exception: false,
         }
     }
 

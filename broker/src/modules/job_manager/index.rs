@@ -49,8 +49,10 @@ pub(super) fn ended(out: &mut String, id: JobId, job: &Inactive) {
         userid,
         result,
         started,
+        alloc,
+        exception,
     } = job;
-    let started = u8::from(*started);
+    let started = u8::from(*started) | u8::from(*alloc) << 1 | u8::from(*exception) << 2;
     line(
         out,
         format_args!("-{:x} {userid} {result} {started} {t_clean:?}", id.0),
@@ -230,11 +232,15 @@ impl Line {
             b'+' => Line::Submitted(id),
             b'~' => Line::Purged(id),
             b'-' => {
-                let (userid, result, started) = (words.next()?, words.next()?, words.next()?);
+                let (userid, result, marks) = (words.next()?, words.next()?, words.next()?);
+                let marks: u8 = marks.parse().ok()?;
                 let job = Inactive {
                     userid: userid.parse().ok()?,
                     result: result.parse().ok()?,
-                    started: started == "1",
+                    started: marks & 1 != 0,
+                    // what started had resources
+                    alloc: marks & 3 != 0,
+                    exception: marks & 4 != 0,
                     t_clean: words.next()?.parse().ok().filter(|end: &f64| end.is_finite())?,
                 };
                 Line::Ended(id, job)
@@ -297,6 +303,8 @@ mod tests {
             userid: 7,
             result: 4,
             started: true,
+            alloc: true,
+            exception: false,
         }
     }
 
@@ -306,7 +314,10 @@ mod tests {
         submitted(&mut text, JobId(0xabc));
         ended(&mut text, JobId(0xabc), &over(1_795_240_138.25));
         purged(&mut text, JobId(0xabc));
-        assert_eq!(text, "+abc\n-abc 7 4 1 1795240138.25\n~abc\n");
+        assert_eq!(text, "+abc\n-abc 7 4 3 1795240138.25\n~abc\n");
+        // an older index says nothing of resources and exceptions
+        let old = Line::parsed("-abc 7 4 1 1795240138.25");
+        assert!(matches!(old, Some(Line::Ended(_, job)) if job == over(1_795_240_138.25)));
         for bad in ["", "+", "x1", "+zz", "-1 7 4 1", "-1 7 4 1 inf", "+1 2", "ƒ"] {
             let text = format!("{bad}\n");
             assert!(Reading::default().segment(1, &text).is_err(), "{bad}");

@@ -50,6 +50,29 @@ pub(super) enum Exec {
     Done,
 }
 
+/// What is known of the priority that plugins give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// They were not asked.
+    #[default]
+    No,
+    /// They are being asked.
+    Now,
+    /// They said this.
+    Got(flux_policy::Priority),
+}
+
+/// Where a job stands with the jobtap plugins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TapMarks {
+    /// Answers without which it takes no step.
+    pub(super) waiting: u16,
+    /// Bits of states of which plugins know already.
+    pub(super) skip: u32,
+    /// Its priority in PRIORITY.
+    pub(super) priority: Asked,
+}
+
 /// How a job ended: the first fatal exception or the finish status.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum End {
@@ -68,6 +91,8 @@ pub(super) enum Step {
     Enqueue,
     /// Take it out of that queue.
     Dequeue,
+    /// Ask plugins for its priority.
+    AskPriority,
     /// Tell the scheduler its new priority.
     Prioritize,
     /// Ask the scheduler to give the request back and wait for that.
@@ -87,6 +112,8 @@ pub(super) struct Surroundings {
     pub(super) queue_started: bool,
     /// The execution service is there.
     pub(super) exec_ready: bool,
+    /// Plugins have something to say about its priority.
+    pub(super) asks_priority: bool,
 }
 
 /// Flags that events set (RFC 21 `set-flags`) and the steps that were taken.
@@ -106,6 +133,8 @@ pub(super) struct Marks {
     pub(super) request_stale: bool,
     /// A [`Step::Retire`] is under way.
     pub(super) retiring: bool,
+    /// The scheduler does not know of its resources.
+    pub(super) bypass: bool,
 }
 
 /// An active job.
@@ -123,6 +152,7 @@ pub(super) struct Job {
     pub(super) marks: Marks,
     pub(super) alloc: Alloc,
     pub(super) exec: Exec,
+    pub(super) tap: TapMarks,
     /// Prologs or epilogs that run.
     pub(super) perilogs: u32,
     /// Queue named in the jobspec.
@@ -161,6 +191,7 @@ impl Job {
             marks: Marks::default(),
             alloc: Alloc::None,
             exec: Exec::Idle,
+            tap: TapMarks::default(),
             perilogs: 0,
             queue,
             jobspec,
@@ -202,9 +233,13 @@ impl Job {
                 self.dependencies.remove(description);
             }
             Event::Priority { priority } => self.priority = Some(*priority),
-            Event::Urgency { urgency, .. } => self.urgency = *urgency,
-            Event::Alloc { annotations } => {
+            Event::Urgency { urgency, .. } => {
+                self.urgency = *urgency;
+                self.tap.priority = Asked::No;
+            }
+            Event::Alloc { annotations, bypass } => {
                 self.marks.has_resources = true;
+                self.marks.bypass = *bypass;
                 if let Some(annotations) = annotations {
                     self.annotations.clone_from(annotations);
                 }
@@ -297,9 +332,7 @@ impl Job {
         match self.state {
             State::New => None,
             State::Depend => self.dependencies.is_empty().then_some(Step::Post(Event::Depend)),
-            State::Priority => Some(Step::Post(Event::Priority {
-                priority: self.priority_of_urgency(),
-            })),
+            State::Priority => self.priority_step(around),
             State::Sched => self.sched_step(around),
             State::Run => {
                 let ready = self.exec == Exec::Idle
@@ -311,6 +344,24 @@ impl Job {
             State::Cleanup => self.cleanup_step(around),
             State::Inactive => (!self.marks.retiring).then_some(Step::Retire),
         }
+    }
+
+    fn priority_step(&self, around: Surroundings) -> Option<Step> {
+        let priority = match self.tap.priority {
+            Asked::No if around.asks_priority => return Some(Step::AskPriority),
+            Asked::Got(flux_policy::Priority::Value(priority)) if !self.has_fixed_priority() => {
+                priority.min(PRIORITY_MAX)
+            }
+            Asked::Got(flux_policy::Priority::Unavailable) | Asked::Now if !self.has_fixed_priority() => {
+                return None;
+            }
+            _ => self.priority_of_urgency(),
+        };
+        Some(Step::Post(Event::Priority { priority }))
+    }
+
+    fn has_fixed_priority(&self) -> bool {
+        matches!(self.urgency, URGENCY_HOLD | URGENCY_EXPEDITE)
     }
 
     fn sched_step(&self, around: Surroundings) -> Option<Step> {

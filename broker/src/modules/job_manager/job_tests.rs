@@ -7,6 +7,7 @@ use serde_json::json;
 const READY: Surroundings = Surroundings {
     queue_started: true,
     exec_ready: true,
+    asks_priority: false,
 };
 
 fn job() -> Job {
@@ -43,6 +44,7 @@ fn settle(job: &mut Job, around: Surroundings) -> Vec<String> {
             Step::Dequeue | Step::CancelAndForget => job.alloc = Alloc::None,
             Step::Prioritize => job.alloc = Alloc::Pending(job.priority.unwrap_or(0)),
             Step::Cancel => job.alloc = Alloc::Cancelling,
+            Step::AskPriority => job.tap.priority = Asked::Got(flux_policy::Priority::Pass),
             Step::Start => job.exec = Exec::Requested,
             Step::Retire => job.marks.retiring = true,
         }
@@ -71,7 +73,14 @@ fn the_life_of_a_job() {
     assert_eq!(settle(&mut job, READY), ["depend", "priority"]);
     assert_eq!(job.alloc, Alloc::Queued(16));
     job.alloc = Alloc::None;
-    job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
+    job.apply(
+        &Event::Alloc {
+            annotations: None,
+            bypass: false,
+        },
+        1.0,
+    )
+    .unwrap();
     assert!(settle(&mut job, READY).is_empty());
     assert_eq!(job.exec, Exec::Requested);
     job.apply(&Event::Start, 1.0).unwrap();
@@ -120,7 +129,14 @@ fn cancelled_between_alloc_and_start_is_never_started() {
         },
     );
     job.alloc = Alloc::None;
-    job.apply(&Event::Alloc { annotations: None }, 1.0).unwrap();
+    job.apply(
+        &Event::Alloc {
+            annotations: None,
+            bypass: false,
+        },
+        1.0,
+    )
+    .unwrap();
     job.exec = Exec::Intended;
     job.apply(&fatal(), 1.0).unwrap();
     assert_eq!(settle(&mut job, READY), ["free", "clean"]);
@@ -148,7 +164,7 @@ proptest! {
         let mut job = submitted();
         let (mut given, mut freed) = (0, 0);
         for action in script {
-            let around = Surroundings { queue_started: action != 9, exec_ready: action != 10 };
+            let around = Surroundings { queue_started: action != 9, exec_ready: action != 10, asks_priority: action == 11 };
             let with_sched = matches!(job.alloc, Alloc::Pending(_) | Alloc::Cancelling);
             let running = job.exec == Exec::Requested;
             // an event that is illegal now must leave the job as it is
@@ -162,7 +178,10 @@ proptest! {
                 2 | 3 if with_sched && job.state == State::Sched => {
                     job.alloc = Alloc::None;
                     given += 1;
-                    Some(Event::Alloc { annotations: None })
+                    Some(Event::Alloc {
+        annotations: None,
+        bypass: false,
+    })
                 }
                 4 if job.alloc == Alloc::Cancelling => {
                     job.alloc = Alloc::None;

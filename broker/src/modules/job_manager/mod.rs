@@ -35,7 +35,9 @@ mod service;
 mod specs;
 pub mod state;
 mod submit;
+mod tap;
 mod wait;
+mod why;
 
 #[cfg(test)]
 pub(crate) mod tests;

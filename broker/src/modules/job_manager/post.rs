@@ -88,7 +88,13 @@ impl JobManager {
                 _ => None,
             },
         };
+        if job.state != before || self.tap_is_watched(id) {
+            self.tell_plugins(cx, id, before, &entry);
+        }
         self.line = line;
+        let Some(job) = self.active.get_mut(&id) else {
+            return Ok(());
+        };
         let ended = (job.state == State::Inactive && before != State::Inactive).then(|| Inactive::of(job));
         let logged = event.is_logged();
         if logged {
@@ -102,13 +108,28 @@ impl JobManager {
         Ok(())
     }
 
+    /// Tells plugins that want to know of a job's new state, and of an event of a job that they watch.
+    fn tell_plugins(&mut self, cx: &mut Cx<'_>, id: JobId, before: State, entry: &JobEvent) {
+        if self.active.get(&id).is_some_and(|job| job.state != before) {
+            self.tap_state(cx, id);
+        }
+        if self.tap_is_watched(id) {
+            let name: std::sync::Arc<str> = std::sync::Arc::from(&*entry.name);
+            self.tap_event(cx, id, &name, &entry.line);
+        }
+    }
+
     /// Does what follows from a job's state, until it waits for somebody.
     pub(super) fn drive(&mut self, cx: &mut Cx<'_>, id: JobId) {
         for _ in 0..STEPS_MAX {
             let Some(job) = self.active.get(&id) else { return };
+            if job.tap.waiting > 0 {
+                return; // a plugin has the word
+            }
             let around = Surroundings {
                 queue_started: self.queues.is_started(job.queue.as_deref()),
                 exec_ready: self.executor.is_ready(cx),
+                asks_priority: job.state == State::Priority && self.tap.asks_priority(job),
             };
             let Some(step) = job.next_step(around) else { return };
             self.take_step(cx, id, step);
@@ -129,6 +150,7 @@ impl JobManager {
             }
             Step::Enqueue => self.enqueue(cx, id),
             Step::Dequeue => self.dequeue(id),
+            Step::AskPriority => self.tap_ask_priority(cx, id),
             Step::Prioritize => {
                 let Some(job) = self.active.get_mut(&id) else {
                     return;
@@ -271,6 +293,7 @@ impl JobManager {
         };
         debug_assert_eq!(job.state, State::Inactive);
         self.release_secrets(&job);
+        self.tap_retired(cx, &job);
         self.inactive.insert(&job);
         self.wait_inactive(cx, &job);
         self.check_drain(cx);

@@ -94,6 +94,7 @@ impl JobManager {
     fn purge_jobs(&mut self, cx: &mut Cx<'_>, purged: &[(JobId, Inactive)]) {
         for (id, job) in purged {
             self.history.forget(job.userid, *id);
+            self.tap_purged(cx, *id);
         }
         self.purge_from_index(cx, purged.iter().map(|(id, _)| *id));
         // the largest id must not be forgotten with its job

@@ -16,7 +16,7 @@ use serde_json::json;
 /// Signals are below this (Linux NSIG).
 const SIGNALS: i64 = 65;
 
-fn check_exception(severity: i64, kind: &str) -> Result<u8, RpcError> {
+pub(super) fn check_exception(severity: i64, kind: &str) -> Result<u8, RpcError> {
     let severity = u8::try_from(severity).ok().filter(|severity| *severity <= 7);
     let severity = severity.ok_or_else(|| RpcError::new(errno::EPROTO, "invalid exception severity"))?;
     let bad = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c' | '=');

@@ -284,7 +284,7 @@ impl JobManager {
             self.max_jobid = self.max_jobid.max(JobId(max));
             self.queues.restore(saved.get("queue").unwrap_or(&Value::Null));
         }
-        let Some(restart) = self.restart.take() else {
+        let Some(restart) = &self.restart else {
             return;
         };
         if self.config.stop_queues_on_restart && (saved.is_some() || restart.count > 0) {
@@ -294,7 +294,17 @@ impl JobManager {
             cx.log_as_me(6, &format!("restart: {} jobs", restart.count));
             cx.log_as_me(6, &format!("restart: {} running jobs", self.running));
         }
+        self.start_plugins(cx);
+    }
+
+    /// The jobs of a former run are known, and the plugins are there: goes on with everything.
+    pub(super) fn finish_restart(&mut self, cx: &mut Cx<'_>) {
+        let Some(restart) = self.restart.take() else {
+            return;
+        };
         self.begin_index(cx, restart.walked);
+        self.tap_learn_expiration(cx);
+        self.replay_to(cx, None);
         self.resume_jobs(cx);
         for deferred in restart.deferred {
             match deferred {

@@ -12,6 +12,7 @@ use super::ports::{Executor, LocalExecutor, LocalScheduler, LocalStore, SchedReq
 use super::queue::Queues;
 use super::restart::Restart;
 use super::specs::Specs;
+use super::tap::{self, LocalPlugins, NoPlugins, Plugins, Tap};
 use super::wait::Waits;
 use crate::service::{Cx, Interface, Method, RpcError, Service};
 use flux_formats::errno;
@@ -64,6 +65,7 @@ pub struct JobManager {
     pub(super) restart: Option<Restart>,
     pub(super) config: Config,
     pub(super) purging: bool,
+    pub(super) tap: Tap,
 }
 
 impl std::fmt::Debug for JobManager {
@@ -83,6 +85,7 @@ impl Default for JobManager {
             Box::new(LocalScheduler),
             Box::new(LocalExecutor),
         )
+        .with_plugins(Box::new(LocalPlugins::default()))
     }
 }
 
@@ -118,6 +121,7 @@ const METHODS: &[Method] = &[
     Method::owner("sched-hello"),
     Method::owner("sched-ready"),
     Method::owner("exec-hello"),
+    Method::user("why"),
     Method::user("history.get"),
     Method::owner("post-event.post"),
 ];
@@ -162,7 +166,14 @@ impl JobManager {
             restart: Some(Restart::default()),
             config: Config::default(),
             purging: false,
+            tap: Tap::new(Box::new(NoPlugins)),
         }
+    }
+
+    /// Returns the job manager with jobtap plugins.
+    pub(crate) fn with_plugins(mut self, plugins: Box<dyn Plugins>) -> Self {
+        self.tap = Tap::new(plugins);
+        self
     }
 
     /// Handles a request; errors are answered here.
@@ -197,15 +208,18 @@ impl JobManager {
             "purge-id" => self.on_purge_id(cx, req),
             "events-journal" => self.on_events_journal(cx, req),
             "events-journal-cancel" => self.on_events_journal_cancel(cx, req),
+            "why" => self.on_why(cx, req),
             "history.get" => self.on_history(cx, req),
             "post-event.post" => self.on_post_event(cx, req),
             "set-batch-timeout" => Self::on_set_batch_timeout(cx, req),
-            "jobtap" => Self::on_jobtap(cx, req),
+            "jobtap" => self.on_jobtap(cx, req),
+            "jobtap-query" => self.on_jobtap_query(cx, req),
             "housekeeping-kill" => {
                 cx.respond_empty(req); // nothing is ever in housekeeping
                 Ok(())
             }
-            "jobtap-query" | "sched-hello" | "sched-ready" | "exec-hello" => Err(unsupported(method)),
+            "sched-hello" | "sched-ready" | "exec-hello" => Err(unsupported(method)),
+            _ if self.tap_request(cx, req) => Ok(()),
             _ => Err(RpcError::bare(errno::ENOSYS)),
         };
         if let Err(err) = result {
@@ -219,20 +233,10 @@ impl JobManager {
         cx.respond_empty(req);
         Ok(())
     }
-
-    fn on_jobtap(cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let body: Value = req.payload_json()?;
-        if body.get("query_only").and_then(Value::as_bool) == Some(true) {
-            cx.respond(req, &json!({"plugins": []}));
-            return Ok(());
-        }
-        Err(unsupported("jobtap"))
-    }
 }
 
 fn unsupported(method: &str) -> RpcError {
     let what = match method {
-        "jobtap" | "jobtap-query" => "jobtap plugins are not supported by this version",
         "exec-hello" => "another execution service is not supported by this version",
         _ => "another scheduler is not supported by this version",
     };
@@ -250,6 +254,7 @@ impl Service for JobManager {
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
         let config = cx.config.clone();
         self.config = Config::read(&config)?;
+        tap::check_config(&config)?;
         Queues::check(config.get("queues").unwrap_or(&Value::Null))
             .map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
         self.queues
@@ -290,11 +295,13 @@ impl Service for JobManager {
             "inactive_jobs": self.inactive.len(),
             "max_jobid": self.max_jobid,
             "housekeeping": {"running": {}, "config": {"release-after": -1.0, "command": ""}},
+            "jobtap": self.tap_stats(),
         }))
     }
 
     fn config_prepare(&mut self, _cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
         Config::read(config)?;
+        tap::check_config(config)?;
         Queues::check(config.get("queues").unwrap_or(&Value::Null))
             .map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))
     }
@@ -312,6 +319,7 @@ impl Service for JobManager {
         }
         self.queues
             .configure(config.get("queues").unwrap_or(&Value::Null));
+        self.tap_configure(cx);
         self.drive_all(cx);
     }
 

@@ -2,16 +2,16 @@
 
 use super::JobManager;
 use super::api::{Answer, Submission};
-use super::commit::After;
 use super::event::Event;
 use super::job::Job;
+use super::tap::Stored;
 use crate::service::{Cx, RpcError};
 use bytes::Bytes;
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
-use flux_formats::msg::{self, Message};
+use flux_formats::msg::Message;
 use flux_formats::rpc::job_ingest::flags;
-use flux_formats::rpc::job_manager::{SubmitJob, SubmitRequest, SubmitResponse};
+use flux_formats::rpc::job_manager::{SubmitJob, SubmitRequest};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::rc::Rc;
@@ -30,13 +30,19 @@ pub(super) struct Secrets {
 }
 
 /// A job on its way in.
-struct Incoming {
-    id: JobId,
-    userid: u32,
-    urgency: u8,
-    flags: u32,
-    t_submit: f64,
-    jobspec: Rc<Value>,
+pub(super) struct Incoming {
+    pub(super) id: JobId,
+    pub(super) userid: u32,
+    pub(super) urgency: u8,
+    pub(super) flags: u32,
+    pub(super) t_submit: f64,
+    pub(super) jobspec: Rc<Value>,
+}
+
+/// Returns the ids of a `job-manager.submit`, in order.
+pub(super) fn ids_of(request: &Message) -> Vec<JobId> {
+    let jobs = request.payload_json().map(|SubmitRequest { jobs }| jobs);
+    jobs.unwrap_or_default().iter().map(|job| job.id).collect()
 }
 
 impl JobManager {
@@ -47,9 +53,8 @@ impl JobManager {
             answer(cx, results);
             return;
         }
-        let mut results = Vec::with_capacity(jobs.len());
-        let mut accepted = Vec::with_capacity(jobs.len());
-        for job in jobs {
+        let group = self.begin_local_group(jobs.len(), answer);
+        for (index, job) in jobs.into_iter().enumerate() {
             let Submission {
                 id,
                 userid,
@@ -70,27 +75,17 @@ impl JobManager {
                 t_submit,
                 jobspec: self.specs.share(&jobspec_text, jobspec),
             };
-            let result = self.accept(cx, incoming);
-            if result.is_ok() {
-                accepted.push(id);
-                let j = Bytes::copy_from_slice(j.as_bytes());
-                self.keep_secrets(
-                    id,
-                    Secrets {
-                        j: j.clone(),
-                        environment,
-                    },
-                );
-                let batch = self.batch(cx);
-                batch.put(id, "J", j);
-                batch.put(id, "jobspec", jobspec_text);
-            }
-            results.push(result.map(|()| id));
+            let secrets = Secrets {
+                j: Bytes::copy_from_slice(j.as_bytes()),
+                environment,
+            };
+            let stored = Stored {
+                jobspec_text,
+                secrets,
+            };
+            self.take_in(cx, incoming, Some(stored), group, index);
         }
-        self.batch(cx).after(After::Submitted(answer, results));
-        for id in accepted {
-            self.drive(cx, id);
-        }
+        self.settle_empty(cx, group);
     }
 
     /// `job-manager.submit`: J and jobspec are in the KVS already.
@@ -102,16 +97,16 @@ impl JobManager {
                 format!("jobs cannot be stored: {why}"),
             ));
         }
-        let mut response = SubmitResponse::default();
-        for SubmitJob {
-            id,
-            userid,
-            urgency,
-            flags,
-            t_submit,
-            jobspec,
-        } in jobs
-        {
+        let group = self.begin_rpc_group(jobs.len(), req.clone());
+        for (index, job) in jobs.into_iter().enumerate() {
+            let SubmitJob {
+                id,
+                userid,
+                urgency,
+                flags,
+                t_submit,
+                jobspec,
+            } = job;
             let incoming = Incoming {
                 id,
                 userid,
@@ -120,19 +115,36 @@ impl JobManager {
                 t_submit,
                 jobspec: Rc::new(jobspec),
             };
-            match self.accept(cx, incoming) {
-                Ok(()) => self.drive(cx, id),
-                Err(err) => response.errors.push((id, err.text)),
-            }
+            self.take_in(cx, incoming, None, group, index);
         }
-        let payload =
-            msg::json_payload(&response).map_err(|err| RpcError::new(errno::EPROTO, err.to_string()))?;
-        self.batch(cx).after(After::Respond(req.clone(), Some(payload)));
+        self.settle_empty(cx, group);
         Ok(())
     }
 
-    /// Checks a job and posts its first events.
-    fn accept(&mut self, cx: &mut Cx<'_>, incoming: Incoming) -> Result<(), RpcError> {
+    /// Checks what no plugin decides.
+    pub(super) fn check_new(&self, incoming: &Incoming) -> Result<(), RpcError> {
+        let id = incoming.id;
+        if self.active.contains_key(&id) || self.inactive.contains(id) {
+            return Err(RpcError::new(errno::EEXIST, format!("job id {id} is in use")));
+        }
+        let queue = incoming
+            .jobspec
+            .pointer("/attributes/system/queue")
+            .and_then(Value::as_str);
+        self.queues
+            .check_submit(queue)
+            .map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))
+    }
+
+    /// Takes a job in that was checked; posts its first events.
+    pub(super) fn accept(&mut self, cx: &mut Cx<'_>, incoming: Incoming) -> Result<(), RpcError> {
+        let id = incoming.id;
+        self.accept_new(cx, incoming)?;
+        self.accept_valid(cx, id)
+    }
+
+    /// Takes a job in; posts `submit`.
+    pub(super) fn accept_new(&mut self, cx: &mut Cx<'_>, incoming: Incoming) -> Result<(), RpcError> {
         let Incoming {
             id,
             userid,
@@ -141,40 +153,33 @@ impl JobManager {
             t_submit,
             jobspec,
         } = incoming;
-        if self.active.contains_key(&id) || self.inactive.contains(id) {
-            return Err(RpcError::new(errno::EEXIST, format!("job id {id} is in use")));
-        }
-        let queue = jobspec
-            .pointer("/attributes/system/queue")
-            .and_then(Value::as_str);
-        let inval = |text: String| RpcError::new(errno::EINVAL, text);
-        self.queues
-            .check_submit(queue)
-            .map_err(|err| inval(err.to_string()))?;
-        check_dependencies(&jobspec).map_err(inval)?;
         self.active.insert(id, Job::new(id, jobspec));
         self.last_time = self.last_time.max(t_submit);
-        self.record(
-            cx,
-            id,
-            &Event::Submit {
-                userid,
-                urgency,
-                flags,
-            },
-            t_submit,
-        )?;
+        let submit = Event::Submit {
+            userid,
+            urgency,
+            flags,
+        };
+        self.record(cx, id, &submit, t_submit)
+    }
+
+    /// Posts `validate`.
+    pub(super) fn accept_valid(&mut self, cx: &mut Cx<'_>, id: JobId) -> Result<(), RpcError> {
         let now = self.now();
         self.record(cx, id, &Event::Validate, now)?;
         self.max_jobid = self.max_jobid.max(id);
+        let Some(job) = self.active.get(&id) else {
+            return Ok(());
+        };
+        let (userid, waitable) = (job.userid, job.has_flag(flags::WAITABLE));
         self.history.add(userid, id);
-        if flags & flags::WAITABLE != 0 {
+        if waitable {
             self.waits.add_waitable();
         }
         Ok(())
     }
 
-    fn keep_secrets(&mut self, id: JobId, secrets: Secrets) {
+    pub(super) fn keep_secrets(&mut self, id: JobId, secrets: Secrets) {
         let bytes = secrets.bytes();
         if self.secret_bytes + bytes > SECRET_BYTES_MAX {
             return;
@@ -197,45 +202,5 @@ impl Secrets {
     /// The environment is part of the payload of J, so that J's size bounds both.
     pub(super) fn bytes(&self) -> usize {
         2 * self.j.len()
-    }
-}
-
-/// Refuses dependencies whose scheme nobody handles; the texts are flux-core's.
-fn check_dependencies(jobspec: &Value) -> Result<(), String> {
-    let dependencies = match jobspec.pointer("/attributes/system/dependencies") {
-        None => return Ok(()),
-        Some(Value::Array(dependencies)) => dependencies,
-        Some(_) => return Err("dependencies object must be an array".to_owned()),
-    };
-    // no scheme is handled, so that the first dependency decides
-    let Some(first) = dependencies.first() else {
-        return Ok(());
-    };
-    Err(match first.get("scheme").and_then(Value::as_str) {
-        None => "dependency[0] missing string scheme".to_owned(),
-        Some(scheme) => format!("dependency scheme \"{scheme}\" not supported"),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn dependencies() {
-        let check =
-            |list: Value| check_dependencies(&json!({"attributes": {"system": {"dependencies": list}}}));
-        assert_eq!(check_dependencies(&json!({})), Ok(()));
-        assert_eq!(check(json!([])), Ok(()));
-        assert_eq!(
-            check(json!([{"scheme": "x"}])).unwrap_err(),
-            "dependency scheme \"x\" not supported"
-        );
-        assert_eq!(
-            check(json!([{}])).unwrap_err(),
-            "dependency[0] missing string scheme"
-        );
-        assert!(check(json!({})).is_err());
     }
 }

@@ -164,6 +164,7 @@ impl Sched {
                     return;
                 }
                 self.defined = true;
+                job_manager::instance_expiration(cx, r.expiration);
                 let down = r.ranks().difference(&up);
                 self.command(cx, SchedCommand::Define { r: r.encode().into() });
                 if !down.is_empty() {
@@ -173,7 +174,10 @@ impl Sched {
             AcquireUpdate::Up(ranks) => self.command(cx, SchedCommand::Up(ranks)),
             AcquireUpdate::Down(ranks) => self.command(cx, SchedCommand::Down(ranks)),
             AcquireUpdate::Shrink(ranks) => self.command(cx, SchedCommand::Shrink(ranks)),
-            AcquireUpdate::Expiration(at) => self.command(cx, SchedCommand::Expiration(at)),
+            AcquireUpdate::Expiration(at) => {
+                job_manager::instance_expiration(cx, at);
+                self.command(cx, SchedCommand::Expiration(at));
+            }
         }
     }
 
@@ -216,7 +220,10 @@ impl Sched {
                         ),
                     );
                 }
-                Answer::Ready(Ok(())) | Answer::Configured { .. } | Answer::Ingest { .. } => {}
+                Answer::Ready(Ok(()))
+                | Answer::Configured { .. }
+                | Answer::Ingest { .. }
+                | Answer::Tap(_) => {}
             }
         }
         if !events.is_empty() {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use crate::host::{Host, Level};
+use crate::jobtap::{Bypass, Exec, JobtapHost};
 use crate::policy::{AllocFailure, Counts, Job, Placement, Plan, Pool};
 
 /// A broker with a configuration.
@@ -20,6 +21,10 @@ pub struct FakeHost {
     pub now: f64,
     /// What was logged.
     pub logged: RefCell<Vec<(Level, String)>>,
+    /// What a jobtap plugin asked for, one line each, such as `dependency-add 7 singleton`.
+    pub wishes: RefCell<Vec<String>>,
+    /// A jobtap plugin's state.
+    pub state: RefCell<std::collections::BTreeMap<String, String>>,
 }
 
 impl FakeHost {
@@ -54,9 +59,144 @@ impl Host for FakeHost {
     }
 }
 
+impl FakeHost {
+    /// Returns what was asked for since the last call.
+    pub fn take_wishes(&self) -> Vec<String> {
+        std::mem::take(&mut self.wishes.borrow_mut())
+    }
+
+    fn wish(&self, line: String) {
+        self.wishes.borrow_mut().push(line);
+    }
+}
+
+impl JobtapHost for FakeHost {
+    fn dependency_add(&self, job: u64, description: &str) {
+        self.wish(format!("dependency-add {job} {description}"));
+    }
+
+    fn dependency_remove(&self, job: u64, description: &str) {
+        self.wish(format!("dependency-remove {job} {description}"));
+    }
+
+    fn prioritize(&self, job: u64, priority: u64) {
+        self.wish(format!("prioritize {job} {priority}"));
+    }
+
+    fn reprioritize(&self, job: u64) {
+        self.wish(format!("reprioritize {job}"));
+    }
+
+    fn reprioritize_all(&self) {
+        self.wish("reprioritize-all".to_owned());
+    }
+
+    fn annotate(&self, job: u64, annotations: &str) {
+        self.wish(format!("annotate {job} {annotations}"));
+    }
+
+    fn raise(&self, job: u64, kind: &str, severity: u8, note: &str) {
+        self.wish(format!("raise {job} {kind} {severity} {note}"));
+    }
+
+    fn set_flag(&self, job: u64, flag: &str) {
+        self.wish(format!("set-flag {job} {flag}"));
+    }
+
+    fn post(&self, job: u64, name: &str, context: &str) {
+        self.wish(format!("post {job} {name} {context}"));
+    }
+
+    fn update_jobspec(&self, job: u64, updates: &str) {
+        self.wish(format!("update-jobspec {job} {updates}"));
+    }
+
+    fn subscribe(&self, job: u64) {
+        self.wish(format!("subscribe {job}"));
+    }
+
+    fn unsubscribe(&self, job: u64) {
+        self.wish(format!("unsubscribe {job}"));
+    }
+
+    fn prolog_start(&self, job: u64, description: &str) {
+        self.wish(format!("prolog-start {job} {description}"));
+    }
+
+    fn prolog_finish(&self, job: u64, description: &str, status: i32) {
+        self.wish(format!("prolog-finish {job} {description} {status}"));
+    }
+
+    fn epilog_start(&self, job: u64, description: &str) {
+        self.wish(format!("epilog-start {job} {description}"));
+    }
+
+    fn epilog_finish(&self, job: u64, description: &str, status: i32) {
+        self.wish(format!("epilog-finish {job} {description} {status}"));
+    }
+
+    fn look_up(&self, job: u64) -> u64 {
+        self.wish(format!("look-up {job}"));
+        1
+    }
+
+    fn set_timer(&self, key: &str, at: f64) {
+        self.wish(format!("timer {key} {at}"));
+    }
+
+    fn cancel_timer(&self, key: &str) {
+        self.wish(format!("timer-cancel {key}"));
+    }
+
+    fn state_get(&self, key: &str) -> Option<String> {
+        self.state.borrow().get(key).cloned()
+    }
+
+    fn state_set(&self, key: &str, value: &str) {
+        self.state.borrow_mut().insert(key.to_owned(), value.to_owned());
+    }
+
+    fn state_remove(&self, key: &str) {
+        self.state.borrow_mut().remove(key);
+    }
+
+    fn state_keys(&self) -> Vec<String> {
+        self.state.borrow().keys().cloned().collect()
+    }
+}
+
+impl Exec for FakeHost {
+    fn spawn(&self, job: u64, command: &[String], options: &[(String, String)]) -> u64 {
+        self.wish(format!("spawn {job} {} {options:?}", command.join(" ")));
+        1
+    }
+
+    fn kill(&self, token: u64, signum: u32) {
+        self.wish(format!("kill {token} {signum}"));
+    }
+}
+
+impl Bypass for FakeHost {
+    fn set_resources(&self, job: u64, r: &str) {
+        self.wish(format!("set-resources {job} {r}"));
+    }
+}
+
 /// A job.
 #[derive(Clone, Debug, Default)]
 pub struct FakeJob {
+    /// Id.
+    pub id: u64,
+    /// State bit.
+    pub state: u32,
+    /// Events that were posted.
+    pub posted: Vec<&'static str>,
+    /// Result.
+    pub result: u32,
+    /// The event that ended it.
+    pub ended_by: &'static str,
+    /// R.
+    pub r: Option<String>,
     /// Owner.
     pub userid: u32,
     /// Roles.
@@ -83,7 +223,7 @@ impl FakeJob {
 
 impl Job for FakeJob {
     fn id(&self) -> u64 {
-        0
+        self.id
     }
 
     fn userid(&self) -> u32 {
@@ -104,6 +244,41 @@ impl Job for FakeJob {
 
     fn jobspec(&self) -> String {
         self.jobspec.clone()
+    }
+
+    fn attribute(&self, path: &str) -> Option<String> {
+        let jobspec: Value = serde_json::from_str(&self.jobspec).ok()?;
+        path.split('.')
+            .try_fold(&jobspec, |value, key| value.get(key))
+            .map(Value::to_string)
+    }
+
+    fn state(&self) -> u32 {
+        self.state
+    }
+
+    fn priority(&self) -> i64 {
+        -1
+    }
+
+    fn t_submit(&self) -> f64 {
+        0.0
+    }
+
+    fn resources(&self) -> Option<String> {
+        self.r.clone()
+    }
+
+    fn posted(&self, event: &str) -> bool {
+        self.posted.contains(&event)
+    }
+
+    fn result(&self) -> u32 {
+        self.result
+    }
+
+    fn ended_by(&self) -> String {
+        self.ended_by.to_owned()
     }
 }
 

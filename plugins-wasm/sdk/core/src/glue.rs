@@ -79,6 +79,38 @@ macro_rules! implement_job {
             fn jobspec(&self) -> String {
                 self.0.jobspec()
             }
+
+            fn attribute(&self, path: &str) -> Option<String> {
+                self.0.attribute(path)
+            }
+
+            fn state(&self) -> u32 {
+                self.0.state()
+            }
+
+            fn priority(&self) -> i64 {
+                self.0.priority()
+            }
+
+            fn t_submit(&self) -> f64 {
+                self.0.t_submit()
+            }
+
+            fn resources(&self) -> Option<String> {
+                self.0.resources()
+            }
+
+            fn posted(&self, event: &str) -> bool {
+                self.0.posted(event)
+            }
+
+            fn result(&self) -> u32 {
+                self.0.result()
+            }
+
+            fn ended_by(&self) -> String {
+                self.0.ended_by()
+            }
         }
     };
 }

@@ -40,6 +40,22 @@ pub trait Job {
     fn flags(&self) -> u32;
     /// Returns the jobspec as JSON text.
     fn jobspec(&self) -> String;
+    /// Returns the JSON text at a dotted path of the jobspec; cheaper than all of it.
+    fn attribute(&self, path: &str) -> Option<String>;
+    /// Returns the state's bit (RFC 21), 0 at ingest.
+    fn state(&self) -> u32;
+    /// Returns the priority, -1 while there is none.
+    fn priority(&self) -> i64;
+    /// Returns the submission time.
+    fn t_submit(&self) -> f64;
+    /// Returns R as JSON text.
+    fn resources(&self) -> Option<String>;
+    /// Returns true when `alloc`, `start` or `finish` was posted.
+    fn posted(&self, event: &str) -> bool;
+    /// Returns the result (RFC 21), 0 while the job is active.
+    fn result(&self) -> u32;
+    /// Returns `exception`, `finish` or an empty text.
+    fn ended_by(&self) -> String;
 }
 
 /// Says whether a job may be submitted.

@@ -2,6 +2,7 @@
 
 use super::super::api::{self, ExecEvent, SchedEvent, Submission};
 use super::super::ports::{Change, Executor, SchedRequest, Scheduler, Store, Stored};
+use super::super::tap::Plugins;
 use super::super::{JobManager, state};
 use crate::modules::job_exec::api::StartRequest;
 use crate::service::testing::{Probe, TestHub, body, request};
@@ -63,6 +64,48 @@ pub(crate) type Shared = Rc<RefCell<World>>;
 struct FakeStore(Shared);
 struct FakeScheduler(Shared);
 struct FakeExecutor(Shared);
+
+/// The plugins, in the hub's thread.
+struct InlinePlugins(Option<flux_policy::PolicyHost>);
+
+impl Plugins for InlinePlugins {
+    fn exist(&self) -> bool {
+        true
+    }
+
+    fn open(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dir: std::path::PathBuf,
+        config: std::sync::Arc<str>,
+    ) -> Result<(), RpcError> {
+        let config = flux_policy::HostConfig {
+            dir,
+            config,
+            ..flux_policy::HostConfig::default()
+        };
+        self.0 = flux_policy::PolicyHost::inline(config).ok();
+        self.send(cx, Vec::new())
+    }
+
+    fn send(&mut self, cx: &mut Cx<'_>, commands: Vec<flux_policy::Command>) -> Result<(), RpcError> {
+        if let Some(host) = &mut self.0 {
+            host.send(1_795_240_138.0, commands)
+                .map_err(|err| RpcError::new(errno::EIO, err.to_string()))?;
+        }
+        let me = cx.slot();
+        cx.to_slot::<JobManager>(me, JobManager::on_tap_answers);
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Vec<flux_policy::Answer>, RpcError> {
+        let mut answers = Vec::new();
+        if let Some(host) = &mut self.0 {
+            host.receive(&mut answers);
+        }
+        Ok(answers)
+    }
+}
 
 fn reply<T: 'static>(cx: &mut Cx<'_>, done: Stored<T>, result: Result<T, RpcError>) {
     let me = cx.slot();
@@ -295,6 +338,40 @@ impl Bench {
         hub.with_probe(|cx| api::sched_ready(cx, true));
         let next = world.borrow().last_id().max(1 << 24);
         Bench { hub, world, next }
+    }
+
+    /// A job manager with the standard plugins, in the hub's thread; `None` when they are not built.
+    pub(crate) fn with_plugins(slots: usize, auto: bool, config: Value) -> Option<Self> {
+        let world = Rc::new(RefCell::new(World {
+            slots,
+            auto,
+            ..World::default()
+        }));
+        Self::plugins_over(world, config)
+    }
+
+    /// The same over what an earlier one left.
+    pub(crate) fn plugins_over(world: Shared, mut config: Value) -> Option<Self> {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/policies");
+        if !std::path::Path::new(dir).join("jobtap-begin-time.json").is_file() {
+            println!("skipped: policies are not built");
+            return None;
+        }
+        if config.pointer("/policies/directory").is_none() {
+            config["policies"] = json!({ "directory": dir });
+        }
+        let mut hub = TestHub::new(&[]);
+        hub.hub.core().config = Rc::new(config);
+        let jobs = JobManager::with_ports(
+            Box::new(FakeStore(world.clone())),
+            Box::new(FakeScheduler(world.clone())),
+            Box::new(FakeExecutor(world.clone())),
+        )
+        .with_plugins(Box::new(InlinePlugins(None)));
+        hub.load("job-manager", Box::new(jobs)).unwrap();
+        hub.with_probe(|cx| api::sched_ready(cx, true));
+        let next = world.borrow().last_id().max(1 << 24);
+        Some(Bench { hub, world, next })
     }
 
     pub(crate) fn submission(&mut self, urgency: u8, flags: u32) -> Submission {

@@ -7,3 +7,4 @@ mod pipeline;
 mod requests;
 mod restart;
 mod speed;
+mod taps;
