@@ -70,11 +70,11 @@ fn the_trace_reads_as_the_manual_shows() {
     let (broker, _) = sh(SCRIPT).options(json!({"verbose": 2})).run();
     let lines = broker.log_lines();
     for text in [
-        "7 pmi: 0: C: cmd=init pmi_version=1 pmi_subversion=1",
-        "7 pmi: 0: S: cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1",
-        "7 pmi: 0: S: cmd=barrier_out rc=0",
-        "7 pmi: 0: S: pmi finalized",
-        "7 pmi: 0: C: pmi EOF",
+        "7 pmi-simple: 0: C: cmd=init pmi_version=1 pmi_subversion=1",
+        "7 pmi-simple: 0: S: cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1",
+        "7 pmi-simple: 0: S: cmd=barrier_out rc=0",
+        "7 pmi-simple: 0: S: pmi finalized",
+        "7 pmi-simple: 0: C: pmi EOF",
     ] {
         assert!(lines.iter().any(|line| line == text), "no {text} in {lines:#?}");
     }
