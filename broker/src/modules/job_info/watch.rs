@@ -194,14 +194,10 @@ impl JobInfo {
                     self.end(cx, number, &RpcError::bare(errno::ENODATA));
                 }
             }
-            // the namespace moved into the job's directory; read on there if nothing came from it
+            // the namespace moved into the job's directory, perhaps with more than the watch had seen
             Err(err) if err.errnum == errno::ENOTSUP && watch.guest.is_some() => {
                 watch.kvs = None;
-                if watch.sent > 0 {
-                    self.end(cx, number, &RpcError::bare(errno::ENODATA));
-                } else {
-                    self.read_rest(cx, number);
-                }
+                self.read_rest(cx, number);
             }
             Err(err) => {
                 watch.kvs = None;
