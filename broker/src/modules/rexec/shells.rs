@@ -76,6 +76,8 @@ struct Shell {
     outlives: bool,
     /// The process is an IMP; the shell and its tasks are another user's.
     imp: bool,
+    /// It was told to end: it has nothing to stay for.
+    ending: bool,
 }
 
 /// How a process came to run a shell.
@@ -190,6 +192,7 @@ impl Rexec {
             reply,
             outlives: kind.outlives,
             imp: kind.imp,
+            ending: false,
         };
         self.shells.running.insert(id, shell);
     }
@@ -382,9 +385,10 @@ impl Rexec {
 
     pub(super) fn kill_shell(&mut self, cx: &mut Cx<'_>, id: JobId, signum: i32) {
         let Some(signal) = Signal::new(signum) else { return };
-        let Some(shell) = self.shells.running.get(&id) else {
+        let Some(shell) = self.shells.running.get_mut(&id) else {
             return;
         };
+        shell.ending = true;
         let signal = if shell.imp && signal == Signal::SIGKILL {
             IMP_KILL
         } else {
@@ -399,12 +403,13 @@ impl Rexec {
         self.shells.take_along = true;
     }
 
-    /// Kills the shells when the broker leaves, and lets go of those that outlive it.
+    /// Kills the shells when the broker leaves, and lets go of those that outlive it. One that was told to end may still
+    /// wait for the answer to its last word, which nobody would give it any more.
     pub(super) fn leave_shells(&mut self) {
         let take_along = self.shells.take_along;
         self.shells
             .running
-            .retain(|_, shell| take_along || !shell.outlives);
+            .retain(|_, shell| take_along || shell.ending || !shell.outlives);
         for shell in self.shells.running.values() {
             // with its tasks: nobody will be there to end them when it has died
             kill_session(shell.pid, |_| true);
