@@ -1,15 +1,16 @@
 //! `flux queue`: status, stop and start, enable and disable, drain and idle, named queues.
 
+use std::time::Duration;
+
 use flux_tests::Instance;
 
 #[test]
 fn the_anonymous_queue() {
     let flux = Instance::boot(1);
-    let output = flux.run(&["queue", "status"]);
-    assert_eq!(
-        output.ok().lines(),
-        ["Job submission is enabled", "Scheduling is started"]
-    );
+    // the scheduler's policy may still be loading
+    flux.wait_until(&["queue", "status"], Duration::from_secs(20), |output| {
+        output.lines() == ["Job submission is enabled", "Scheduling is started"]
+    });
     flux.run(&["queue", "stop"]).ok();
     flux.run(&["queue", "status"]).ok().says("Scheduling is stopped");
     let id = flux.run(&["submit", "true"]).ok().line().to_owned();

@@ -1,7 +1,7 @@
 //! Nothing of a job depends on the broker living (promise P4, design note 0006): with a state directory shells and
 //! tasks go on when brokers are killed, and are found again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flux_tests::{Instance, Random, alive, kill, scaled, wait_for};
 use nix::sys::signal::Signal;
@@ -269,8 +269,11 @@ fn a_clean_shutdown_ends_running_jobs() {
     flux.run(&["shutdown", "--skip-gc"]).ok();
     flux.wait_end(SOON);
     // a shell whose last word was heard may still be on its way out
+    let started = Instant::now();
     wait_for("nothing is left", SOON, || {
-        flux.sandbox().processes().is_empty().then_some(())
+        let left = flux.sandbox().processes();
+        assert!(started.elapsed() < SOON / 2, "left behind: {left:?}");
+        left.is_empty().then_some(())
     });
     flux.boot_again();
     flux.run(&["job", "eventlog", &id])
