@@ -60,3 +60,18 @@ fn stderr_level_forwards_the_log() {
     let output = Sandbox::new().start(&["-s", "1", "-o,-Slog-stderr-level=7", "true"]);
     output.ok().complains("broker.info[0]: ").complains("->run");
 }
+
+/// The end of a job by force is in the log, with the signal.
+#[test]
+fn a_cancelled_job_is_logged() {
+    let flux = Instance::boot(1);
+    let id = flux.run(&["submit", "sleep", "1000"]).ok().line().to_owned();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "start"]).ok();
+    flux.run(&["cancel", &id]).ok();
+    flux.run(&["job", "wait-event", "-t", "20", &id, "clean"]).ok();
+    flux.run(&["dmesg"])
+        .ok()
+        .says(&format!("job-exec.debug[0]: exec aborted: id={id}"))
+        .says(&format!("job-exec.debug[0]: exec_kill: {id}: signal 15"));
+    flux.stop();
+}
