@@ -33,6 +33,11 @@ const RAN: &str = "7002 7010\n7002\nCapEff:\t0000000000000000\nRAN\n";
 /// The same when the name service did not find all groups.
 const FEWER: &str = "7002\n7002\nCapEff:\t0000000000000000\nRAN\n";
 
+/// Some of the lines that the script writes, and no others.
+fn is_part(text: &str) -> bool {
+    !text.is_empty() && text.lines().all(|line| RAN.lines().any(|known| known == line))
+}
+
 fn sorted(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_by_key(|line| {
@@ -183,6 +188,8 @@ fn case_052_each_system_call_fails_once() {
                 RAN => ran += 1,
                 // The C library cannot say that it did not find all groups; fewer are no danger.
                 FEWER => ran += 1,
+                // A shell whose wait fails goes on at once; what it did not wait for ends with the job.
+                text if name.starts_with("wait") && is_part(text) => ran += 1,
                 text => {
                     assert!(!text.lines().any(|line| line == "0"), "{inject}: {output:?}");
                     let stopped = output.code != Some(0) || output.signal.is_some();
