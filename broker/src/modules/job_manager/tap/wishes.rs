@@ -14,6 +14,9 @@ use flux_formats::resource_set::ResourceSet;
 use serde_json::{Map, Value};
 use std::rc::Rc;
 
+/// Longest name of an event that a plugin posts.
+const NAME_BYTES_MAX: usize = 64;
+
 impl JobManager {
     pub(super) fn wish_active(&self, id: JobId) -> Result<&Job, RpcError> {
         self.find(id, errno::ENOENT, "unknown job")
@@ -124,6 +127,10 @@ impl JobManager {
         name: &str,
         context: &str,
     ) -> Result<(), RpcError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+            return Err(inval(format!("{name:?} is no name of an event")));
+        }
         let context = if context.is_empty() {
             None
         } else {
