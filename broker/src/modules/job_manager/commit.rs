@@ -74,6 +74,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Returns true when somebody waits to be let in.
+    fn has_calls(&self) -> bool {
+        self.after.iter().any(|after| matches!(after, After::Call(_)))
+    }
+
     fn is_empty(&self) -> bool {
         self.jobs.is_empty()
             && self.other.is_empty()
@@ -229,9 +234,14 @@ impl JobManager {
     }
 
     /// Calls back when subscribers of the journal have been told of all events that readers of the KVS may have seen: a
-    /// commit is visible before it is durable. Does not wait for a store that is full.
+    /// commit is visible before it is durable, and after a start subscribers are let in with the next one. Does not wait
+    /// for a store that is full.
     pub(super) fn when_delivered(&mut self, cx: &mut Cx<'_>, call: Call) {
-        if self.in_flight.is_some() && self.store_error.is_none() {
+        if self.restart.is_some() {
+            self.when_restored(cx, move |me, cx| me.when_delivered(cx, call));
+        } else if self.open.has_calls() && self.store_error.is_none() {
+            self.open.after(After::Call(call));
+        } else if self.in_flight.is_some() && self.store_error.is_none() {
             self.delivered_waiters.push(call);
         } else {
             call(self, cx);
@@ -257,10 +267,10 @@ impl JobManager {
             return;
         };
         self.deliver(cx, batch.events);
-        self.wake_delivered_waiters(cx);
         for after in batch.after {
             self.perform_after(cx, after);
         }
+        self.wake_delivered_waiters(cx);
         self.arm(cx);
     }
 
