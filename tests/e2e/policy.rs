@@ -235,11 +235,10 @@ fn a_scheduler_of_ones_own_runs_and_is_found_out() {
         &format!("[sched-simple]\npolicy = \"{path}\"\n"),
     );
     let config = format!("--config-path={}", config.parent().unwrap().display());
+    // it is there when a job has run
+    let script = "flux run true && flux dmesg";
     sandbox
-        .run("flux", &["start", &config, "flux", "run", "true"])
-        .ok();
-    sandbox
-        .run("flux", &["start", &config, "flux", "dmesg"])
+        .run("flux", &["start", &config, "sh", "-c", script])
         .ok()
         .says("loaded scheduler 0.1.0");
 }
