@@ -3,11 +3,15 @@
 //! Compiled code is machine code: whoever can write it can do anything that the broker can. So the directory and each file must
 //! belong to root or to this user and be writable by nobody else, the code must have the hash that its manifest names, and the engine
 //! refuses code made by another version or configuration.
+//!
+//! The code is mapped from its file: pages that no plugin runs take no memory, and brokers of one node share the others. So a file is
+//! replaced (`install`, `rename`) and never written in place while a broker runs.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -41,16 +45,20 @@ pub struct Manifest {
     pub engine: String,
 }
 
-/// Loads a plugin's compiled code from `dir`.
-pub(crate) fn load(
-    engine: &Engine,
-    dir: &Path,
-    spec: &PluginSpec,
-) -> Result<(Component, Manifest), PolicyError> {
+/// The compiled code of a plugin: an open file and the hash that it must have.
+#[derive(Debug)]
+pub(crate) struct Code {
+    name: String,
+    path: PathBuf,
+    file: File,
+    sha256: String,
+}
+
+/// Opens a plugin's compiled code in `dir` and reads its manifest.
+pub(crate) fn open_code(dir: &Path, spec: &PluginSpec) -> Result<(Code, Manifest), PolicyError> {
     check_name(&spec.name)?;
-    let dir = spec.dir.as_deref().unwrap_or(dir);
-    let place = open(dir)?;
-    check(dir, &place.1)?;
+    let (_, metadata) = open(dir)?;
+    check(dir, &metadata)?;
     let path = dir.join(format!("{}.json", spec.name));
     let text = read(&path, MANIFEST_BYTES_MAX)?;
     let manifest: Manifest =
@@ -79,32 +87,45 @@ pub(crate) fn load(
         });
     }
     let path = dir.join(format!("{}.cwasm", spec.name));
-    let code = read(&path, CODE_BYTES_MAX)?;
-    let found = hex(&Sha256::digest(&code));
-    if found != manifest.cwasm_sha256 {
-        return Err(PolicyError::Hash {
-            path,
-            expected: manifest.cwasm_sha256,
-            found,
-        });
-    }
-    let component = deserialize(engine, &code).map_err(|source| PolicyError::Load {
+    let file = open_checked(&path, CODE_BYTES_MAX)?;
+    let code = Code {
         name: spec.name.clone(),
-        source,
-    })?;
-    Ok((component, manifest))
+        path,
+        file,
+        sha256: manifest.cwasm_sha256.clone(),
+    };
+    Ok((code, manifest))
 }
 
-/// Makes a component of code that was verified by [`load`].
-#[expect(
-    unsafe_code,
-    reason = "precompiled code is the only kind that the broker runs"
-)]
-fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes must be what `Component::serialize` of this version of wasmtime made, unchanged. They were read from a file that only
-    // root or this user can write, in such a directory, and hash to what the manifest beside it names, which the build wrote
-    // together with the code; wasmtime checks its own version and configuration. The bytes are in memory: nobody changes them now.
-    unsafe { Component::deserialize(engine, code) }
+impl Code {
+    /// Verifies the code and maps it. The file stays open: it can be mapped again when another has its name by then.
+    #[expect(
+        unsafe_code,
+        reason = "precompiled code is the only kind that the broker runs"
+    )]
+    pub(crate) fn map(&self, engine: &Engine) -> Result<Component, PolicyError> {
+        let found = hash(&self.file).map_err(|source| PolicyError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        if found != self.sha256 {
+            return Err(PolicyError::Hash {
+                path: self.path.clone(),
+                expected: self.sha256.clone(),
+                found,
+            });
+        }
+        // the open file that was verified, not whatever has its name by now
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        // SAFETY: the file must hold what `Component::serialize` of this version of wasmtime made, now and as long as it is mapped. Only root
+        // or this user can write it or its directory, and it hashes to what the manifest beside it named, which the build wrote
+        // together with the code; wasmtime checks its own version and configuration. Both users could change this process anyway.
+        let component = unsafe { Component::deserialize_file(engine, path) };
+        component.map_err(|source| PolicyError::Load {
+            name: self.name.clone(),
+            source,
+        })
+    }
 }
 
 /// Refuses names that could leave the directory.
@@ -144,6 +165,19 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), PolicyError> {
 
 /// Reads a whole file after checking it, on the same descriptor.
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PolicyError> {
+    let mut bytes = Vec::new();
+    open_checked(path, bytes_max)?
+        .take(bytes_max)
+        .read_to_end(&mut bytes)
+        .map_err(|source| PolicyError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(bytes)
+}
+
+/// Opens a file that nobody else may have written and that is not larger than `bytes_max`.
+fn open_checked(path: &Path, bytes_max: u64) -> Result<File, PolicyError> {
     let (file, metadata) = open(path)?;
     check(path, &metadata)?;
     let unsafe_file = |problem| PolicyError::Unsafe {
@@ -156,14 +190,24 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PolicyError> {
     if metadata.len() > bytes_max {
         return Err(unsafe_file("is too large"));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    file.take(bytes_max)
-        .read_to_end(&mut bytes)
-        .map_err(|source| PolicyError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-    Ok(bytes)
+    Ok(file)
+}
+
+/// Returns the SHA-256 of a file's content in hexadecimal; it is not held in memory.
+fn hash(mut file: &File) -> std::io::Result<String> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = Sha256::new();
+    let mut reader = BufReader::with_capacity(64 << 10, file.take(CODE_BYTES_MAX));
+    loop {
+        let block = reader.fill_buf()?;
+        if block.is_empty() {
+            break;
+        }
+        hasher.update(block);
+        let bytes = block.len();
+        reader.consume(bytes);
+    }
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Returns bytes in hexadecimal.

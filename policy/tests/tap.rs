@@ -9,13 +9,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flux_policy::{
-    Action, Answer, Command, Effect, HostConfig, Limits, LogRecord, OnFailure, PluginInfo, PluginSpec,
-    PluginState, PluginStats, PolicyError, PolicyHost, Priority, TapAnswer, TapCall, TapCommand, TapJob,
-    Verdict, World,
+    Action, Answer, Command, Dependency, Effect, HostConfig, Limits, LogRecord, OnFailure, PluginInfo,
+    PluginSpec, PluginState, PluginStats, PolicyError, PolicyHost, Priority, TapAnswer, TapCall, TapCommand,
+    TapJob, Verdict, World,
 };
 
 /// A host with jobtap plugins.
@@ -396,4 +397,69 @@ fn the_standard_stack_lets_a_plain_job_pass() {
     );
     let called: u64 = stack.stats().iter().map(|stats| stats.calls).sum();
     assert_eq!(called, 1, "who wants nothing of a job is not called");
+}
+
+/// A begin-time of its own directory, and a job that waits for a time.
+fn waiting(stack: &mut Stack) -> (tempfile::TempDir, impl Fn(&mut Stack) -> Verdict + use<>) {
+    let dir = tempfile::tempdir().unwrap();
+    for suffix in ["cwasm", "json"] {
+        let name = format!("jobtap-begin-time.{suffix}");
+        fs::copy(common::policies(false).join(&name), dir.path().join(&name)).unwrap();
+    }
+    let spec = PluginSpec {
+        dir: Some(dir.path().to_owned()),
+        ..standard("begin-time")
+    };
+    stack.load("begin-time", spec).unwrap();
+    let wait = |stack: &mut Stack| {
+        let call = TapCall::Admit {
+            dependencies: vec![Dependency {
+                scheme: "begin-time".to_owned(),
+                entry: r#"{"scheme":"begin-time","value":"2000"}"#.to_owned(),
+                target: None,
+            }],
+        };
+        stack.call(&job(7, "x y"), call).unwrap().1
+    };
+    (dir, wait)
+}
+
+#[test]
+fn rests_until_a_job_needs_it() {
+    let mut stack = Stack::new();
+    let (dir, wait) = waiting(&mut stack);
+    let figures = |stack: &mut Stack| {
+        let stats = stack.stats();
+        (stats[0].state, stats[0].memory_bytes > 0)
+    };
+    assert_eq!(figures(&mut stack), (PluginState::Resting, false));
+    assert!(matches!(stack.admit(&job(6, "x y")).1, Verdict::Admitted(_)));
+    assert_eq!(
+        figures(&mut stack),
+        (PluginState::Resting, false),
+        "no business of its"
+    );
+    // an upgrade while it rests: the code that was loaded is used
+    let path = dir.path().join("jobtap-begin-time.cwasm");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "of another version").unwrap();
+    assert!(matches!(wait(&mut stack), Verdict::Admitted(_)));
+    assert_eq!(figures(&mut stack), (PluginState::Running, true));
+    assert!(
+        stack.rebuilt.is_empty(),
+        "it was told nothing that it could have lost"
+    );
+}
+
+#[test]
+fn code_that_was_written_over_is_not_run() {
+    let mut stack = Stack::new();
+    let (dir, wait) = waiting(&mut stack);
+    fs::write(dir.path().join("jobtap-begin-time.cwasm"), "anything").unwrap();
+    let Verdict::Refused(refusal) = wait(&mut stack) else {
+        panic!("it ran");
+    };
+    assert_eq!(&*refusal.plugin, "begin-time");
+    let told = &stack.logs.iter().find(|log| log.level == 3).unwrap().message;
+    assert!(told.contains("jobtap-begin-time.cwasm"), "{told}");
 }

@@ -8,7 +8,7 @@ use wasmtime::{Store, Trap};
 
 use crate::error::PolicyError;
 use crate::host::LogRecord;
-use crate::load::{self, Manifest};
+use crate::load::{self, Code, Manifest};
 use crate::plugin::{PluginSpec, World};
 
 use super::abi::{Changes, Pending, Refusal};
@@ -24,22 +24,30 @@ const LIFT_BYTES_EXTRA: usize = 1 << 20;
 
 type Job = Resource<JobHandle>;
 
-/// A plugin with its instance, which is rebuilt after a trap.
+/// A plugin with its instance, which is rebuilt after a trap. It rests, without code and instance, until it is called: see [`Guest::rest`].
 pub(crate) struct Guest {
     spec: PluginSpec,
     name: Arc<str>,
     args: Arc<str>,
-    pre: InstancePre<GuestState>,
-    exports: Exports,
+    code: Code,
+    mapped: Option<Mapped>,
     configuration: Arc<Configuration>,
     live: Option<Live>,
     logs: Vec<LogRecord>,
+}
+
+/// The code of a plugin, linked with what it imports.
+struct Mapped {
+    pre: InstancePre<GuestState>,
+    exports: Exports,
 }
 
 /// An instance.
 struct Live {
     store: Store<GuestState>,
     functions: Functions,
+    /// It was asked for something, and may remember it.
+    used: bool,
 }
 
 /// Where a component's functions are.
@@ -96,15 +104,33 @@ impl Guest {
         spec: PluginSpec,
         configuration: Arc<Configuration>,
     ) -> Result<(Guest, Manifest), PolicyError> {
-        let runtime = Runtime::get()?;
-        let (component, manifest) = load::load(&runtime.engine, spec.dir.as_deref().unwrap_or(dir), &spec)?;
-        let failed = |source| PolicyError::Load {
-            name: spec.name.clone(),
-            source,
+        let (code, manifest) = load::open_code(spec.dir.as_deref().unwrap_or(dir), &spec)?;
+        let mut guest = Guest {
+            name: Arc::from(spec.name.as_str()),
+            args: Arc::from(spec.args.to_string()),
+            spec,
+            code,
+            mapped: None,
+            configuration,
+            live: None,
+            logs: Vec::new(),
         };
-        let pre = imports::linker(&runtime.engine, spec.world, &spec.grants)
+        let _running = Runtime::get()?.running();
+        guest.ensure_live(0.0)?;
+        Ok((guest, manifest))
+    }
+
+    /// Maps the code and finds its functions.
+    fn map(&self) -> Result<Mapped, PolicyError> {
+        let spec = &self.spec;
+        let engine = &Runtime::get()?.engine;
+        let component = self.code.map(engine)?;
+        let pre = imports::linker(engine, spec.world, &spec.grants)
             .and_then(|linker| linker.instantiate_pre(&component))
-            .map_err(failed)?;
+            .map_err(|source| PolicyError::Load {
+                name: spec.name.clone(),
+                source,
+            })?;
         let find = |interface: &str, function: &str| {
             let (_, outer) = component.get_export(None, interface)?;
             component
@@ -131,19 +157,7 @@ impl Guest {
             configure: need("flux:policy/plugin@0.1.0", "configure")?,
             world,
         };
-        let mut guest = Guest {
-            name: Arc::from(spec.name.as_str()),
-            args: Arc::from(spec.args.to_string()),
-            spec,
-            pre,
-            exports,
-            configuration,
-            live: None,
-            logs: Vec::new(),
-        };
-        let _running = runtime.running();
-        guest.ensure_live(0.0)?;
-        Ok((guest, manifest))
+        Ok(Mapped { pre, exports })
     }
 
     /// Returns the plugin's name.
@@ -168,6 +182,20 @@ impl Guest {
         self.live = None;
     }
 
+    /// Frees code and instance of a plugin that was only configured so far; the next call brings both back. A plugin that
+    /// no job needs takes no memory: the code of one is half a megabyte.
+    pub(crate) fn rest(&mut self) {
+        if self.live.as_ref().is_none_or(|live| !live.used) {
+            self.live = None;
+            self.mapped = None;
+        }
+    }
+
+    /// Returns true when code and instance were freed by [`Guest::rest`].
+    pub(crate) fn is_resting(&self) -> bool {
+        self.mapped.is_none()
+    }
+
     /// Returns true when the instance is there; false after a trap, until the next call makes a new one.
     pub(crate) fn is_live(&self) -> bool {
         self.live.is_some()
@@ -189,7 +217,7 @@ impl Guest {
             return self.ensure_live(now);
         }
         let configuration = self.configuration.clone();
-        self.call("configure", now, |store, functions| {
+        self.ask("configure", now, |store, functions| {
             store.data_mut().configuration = configuration;
             functions.configure.call(store, ())
         })
@@ -199,6 +227,20 @@ impl Guest {
     /// Calls the guest once. `run` prepares the store's data, calls, and takes back what it lent, even when the call fails. A failure costs
     /// the instance.
     pub(crate) fn call<R>(
+        &mut self,
+        function: &'static str,
+        now: f64,
+        run: impl FnOnce(&mut Store<GuestState>, &Functions) -> wasmtime::Result<R>,
+    ) -> Result<R, PolicyError> {
+        let result = self.ask(function, now, run);
+        if let Some(live) = &mut self.live {
+            live.used = true;
+        }
+        result
+    }
+
+    /// As [`Guest::call`], for what leaves no trace in the plugin: its configuration and what it wants.
+    pub(crate) fn ask<R>(
         &mut self,
         function: &'static str,
         now: f64,
@@ -228,12 +270,17 @@ impl Guest {
         if self.live.is_some() {
             return Ok(());
         }
-        let live = self.instantiate(now);
+        let mapped = match self.mapped.take() {
+            Some(mapped) => mapped,
+            None => self.map()?,
+        };
+        let live = self.instantiate(&mapped, now);
+        self.mapped = Some(mapped);
         self.live = Some(live.map_err(|source| PolicyError::Load {
             name: self.spec.name.clone(),
             source,
         })?);
-        let answer = self.call("configure", now, |store, functions| {
+        let answer = self.ask("configure", now, |store, functions| {
             functions.configure.call(store, ())
         });
         let refused = answer.and_then(|(answer,)| self.refused(answer));
@@ -243,7 +290,8 @@ impl Guest {
         refused
     }
 
-    fn instantiate(&self, now: f64) -> wasmtime::Result<Live> {
+    fn instantiate(&self, mapped: &Mapped, now: f64) -> wasmtime::Result<Live> {
+        let Mapped { pre, exports } = mapped;
         let limits = &self.spec.limits;
         let state = GuestState::new(
             self.name.clone(),
@@ -252,14 +300,14 @@ impl Guest {
             self.configuration.clone(),
             now,
         );
-        let mut store = Store::new(self.pre.engine(), state);
+        let mut store = Store::new(pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(limits.answer_bytes_max.saturating_add(LIFT_BYTES_EXTRA));
         store.epoch_deadline_callback(|mut context| context.data_mut().on_tick());
         store.set_epoch_deadline(1);
-        let instance = self.pre.instantiate(&mut store)?;
-        let configure = instance.get_typed_func(&mut store, self.exports.configure)?;
-        let mut next = self.exports.world.iter();
+        let instance = pre.instantiate(&mut store)?;
+        let configure = instance.get_typed_func(&mut store, exports.configure)?;
+        let mut next = exports.world.iter();
         let mut index = || {
             next.next()
                 .and_then(Option::as_ref)
@@ -274,15 +322,14 @@ impl Guest {
                 reprioritized: instance.get_typed_func(&mut store, index()?)?,
                 schedule: instance.get_typed_func(&mut store, index()?)?,
             })),
-            World::Jobtap => Function::Jobtap(Box::new(TapFunctions::of(
-                &instance,
-                &mut store,
-                &self.exports.world,
-            )?)),
+            World::Jobtap => {
+                Function::Jobtap(Box::new(TapFunctions::of(&instance, &mut store, &exports.world)?))
+            }
         };
         Ok(Live {
             store,
             functions: Functions { configure, world },
+            used: false,
         })
     }
 

@@ -299,6 +299,8 @@ pub enum Verdict {
 pub enum PluginState {
     /// In use.
     Running,
+    /// Loaded and configured; takes memory from its first call on.
+    Resting,
     /// Failed, to be rebuilt at the next call.
     Rebuilding,
     /// Failed too often: called no more.

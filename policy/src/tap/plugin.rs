@@ -76,13 +76,14 @@ impl Plugin {
             lost: false,
         };
         plugin.topics = plugin.ask_topics(now)?;
+        plugin.rest();
         Ok(plugin)
     }
 
     fn ask_topics(&mut self, now: f64) -> Result<Vec<Topic>, PolicyError> {
         let wanted = self
             .guest
-            .call("init", now, |store, functions| match &functions.world {
+            .ask("init", now, |store, functions| match &functions.world {
                 Function::Jobtap(tap) => Ok(tap.init.call(store, ())?.0),
                 _ => Ok(Vec::new()),
             })?;
@@ -119,7 +120,19 @@ impl Plugin {
         let topics = self.ask_topics(now)?;
         let changed = topics != self.topics;
         self.topics = topics;
+        self.rest();
         Ok(changed)
+    }
+
+    /// Frees what the plugin takes until it is needed, unless every job needs it.
+    fn rest(&mut self) {
+        let every_job = |topic: &Topic| {
+            let some = ["job.dependency.", "job.update.", "plugin.query", "service."];
+            topic.only.is_none() && !some.iter().any(|callback| topic.name.starts_with(callback))
+        };
+        if !self.topics.iter().any(every_job) {
+            self.guest.rest();
+        }
     }
 
     /// Returns true when the plugin wants this callback for a job with this jobspec.
@@ -269,6 +282,8 @@ impl Plugin {
                 PluginState::Quarantined
             } else if self.guest.is_live() {
                 PluginState::Running
+            } else if self.guest.is_resting() {
+                PluginState::Resting
             } else {
                 PluginState::Rebuilding
             },

@@ -173,6 +173,7 @@ fn details(plugin: &Loaded, stats: Option<&PluginStats>) -> Value {
     if let (Some(stats), Value::Object(value)) = (stats, &mut value) {
         let state = match stats.state {
             PluginState::Running => "running",
+            PluginState::Resting => "resting",
             PluginState::Rebuilding => "rebuilding",
             PluginState::Quarantined => "quarantined",
         };
