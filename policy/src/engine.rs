@@ -20,6 +20,8 @@ pub(crate) fn config() -> Config {
         .wasm_multi_memory(false)
         .wasm_tail_call(false)
         .wasm_relaxed_simd(false)
+        // traps are told with wasm's own frames; tables for native unwinders would be read whole at each load
+        .native_unwind_info(false)
         .generate_address_map(true);
     config
 }
