@@ -3,10 +3,8 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::fd::{filesystem, mkdirat, openat, rmdirat};
-use crate::sys::process::own_pid;
 
 /// `CGROUP2_SUPER_MAGIC`, `PROC_SUPER_MAGIC`
 const CGROUP2: i64 = 0x6367_7270;
@@ -19,9 +17,10 @@ const TEXT_MAX: u64 = 64 << 10;
 /// A group that holds one job's processes; made, and removed, by this process.
 #[derive(Debug)]
 pub struct Cgroup {
-    parent: OwnedFd,
+    parent: File,
     name: CString,
-    leaf: OwnedFd,
+    /// The open directory.
+    pub leaf: File,
 }
 
 impl Cgroup {
@@ -31,78 +30,65 @@ impl Cgroup {
     /// Why there is none.
     pub fn create(jobid: &str) -> Result<Self, String> {
         let parent = own_group()?;
-        let pid = own_pid();
+        let pid = std::process::id();
         let jobid: String = jobid.chars().filter(char::is_ascii_alphanumeric).collect();
         let name = CString::new(format!("flux-imp-{jobid}-{pid}")).unwrap_or_default();
         let failed = |what: &str, err: std::io::Error| format!("cannot {what} a control group: {err}");
         // It must not be there: a group that somebody else has made is not ours, whatever its name.
-        mkdirat(parent.as_fd(), &name, 0o755).map_err(|err| failed("make", err))?;
+        mkdirat(&parent, &name, 0o755).map_err(|err| failed("make", err))?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let leaf = openat(Some(parent.as_fd()), &name, flags, 0).map_err(|err| failed("open", err));
-        let leaf = leaf.inspect_err(|_| drop(rmdirat(parent.as_fd(), &name)))?;
-        let group = Cgroup { parent, name, leaf };
+        let leaf = openat(Some(&parent), &name, flags, 0);
+        let leaf = leaf.inspect_err(|_| drop(rmdirat(&parent, &name)));
+        let leaf = leaf.map_err(|err| failed("open", err))?;
         // Linux 5.14; without it a job that forks faster than it is killed would win.
-        match openat(Some(group.leaf.as_fd()), c"cgroup.kill", libc::O_WRONLY, 0) {
-            Ok(_) => Ok(group),
-            Err(err) => {
-                group.remove();
-                Err(failed("kill", err))
-            }
-        }
-    }
-
-    /// Returns the open directory.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.leaf.as_fd()
+        let kill = openat(Some(&leaf), c"cgroup.kill", libc::O_WRONLY, 0);
+        let group = Cgroup { parent, name, leaf };
+        kill.map(|_| group).map_err(|err| failed("kill", err))
     }
 
     /// Ends every process in the group.
     pub fn kill(&self) {
-        if let Ok(file) = openat(Some(self.leaf.as_fd()), c"cgroup.kill", libc::O_WRONLY, 0) {
-            drop(File::from(file).write_all(b"1"));
+        if let Ok(file) = openat(Some(&self.leaf), c"cgroup.kill", libc::O_WRONLY, 0) {
+            drop((&file).write_all(b"1"));
         }
     }
 
-    /// Returns false when no process is left in it.
-    pub fn is_populated(&self) -> bool {
-        let mut text = String::new();
-        let read = openat(Some(self.leaf.as_fd()), c"cgroup.events", libc::O_RDONLY, 0)
-            .and_then(|file| File::from(file).take(TEXT_MAX).read_to_string(&mut text));
-        read.is_err() || !text.lines().any(|line| line == "populated 0")
-    }
-
-    /// Removes the group; false while it holds anything.
+    /// Removes the group; false while it holds any process.
     pub fn remove(&self) -> bool {
-        rmdirat(self.parent.as_fd(), &self.name).is_ok()
+        rmdirat(&self.parent, &self.name).is_ok()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Whatever went wrong, an empty group does not stay.
+        self.remove();
     }
 }
 
 /// Opens the group that this process is in.
-fn own_group() -> Result<OwnedFd, String> {
+fn own_group() -> Result<File, String> {
     let failed = |what: &'static str| move |err: std::io::Error| format!("{what}: {err}");
-    let proc = openat(None, c"/proc/self/cgroup", libc::O_RDONLY, 0).map_err(failed("/proc/self/cgroup"))?;
-    if filesystem(proc.as_fd()).map_err(failed("/proc"))? != PROC {
+    let proc = File::open("/proc/self/cgroup").map_err(failed("/proc/self/cgroup"))?;
+    if filesystem(&proc).map_err(failed("/proc"))? != PROC {
         return Err("/proc is not what it should be".to_owned());
     }
     let mut text = String::new();
-    File::from(proc)
-        .take(TEXT_MAX)
+    proc.take(TEXT_MAX)
         .read_to_string(&mut text)
         .map_err(failed("/proc/self/cgroup"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = path.ok_or("control groups version 2 are not there")?;
+    if path.split('/').any(|name| name == "..") {
+        return Err("its control group is outside of its namespace".to_owned());
+    }
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let mut at = ROOTS
+    let root = ROOTS
         .iter()
         .filter_map(|root| openat(None, root, flags, 0).ok())
-        .find(|fd| filesystem(fd.as_fd()).is_ok_and(|kind| kind == CGROUP2))
+        .find(|root| filesystem(root).is_ok_and(|kind| kind == CGROUP2))
         .ok_or("no control group file system is mounted at /sys/fs/cgroup")?;
-    for name in path.split('/').filter(|name| !name.is_empty()) {
-        if name == ".." {
-            return Err("its control group is outside of its namespace".to_owned());
-        }
-        let name = CString::new(name).map_err(|_| "its control group has a NUL in its name".to_owned())?;
-        at = openat(Some(at.as_fd()), &name, flags, 0).map_err(failed("its control group"))?;
-    }
-    Ok(at)
+    // The kernel has named it, and this kind of file system has no links.
+    let path = CString::new(format!("./{path}")).unwrap_or_default();
+    openat(Some(&root), &path, flags, 0).map_err(failed("its control group"))
 }

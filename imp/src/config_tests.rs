@@ -1,10 +1,16 @@
 use super::*;
 
+use crate::helpers::parser::flatten;
+use crate::helpers::schema;
+
+/// What the parser makes of the two files.
+fn both(imp: &str, sign: &str) -> Result<Config, String> {
+    let kv = |text: &str| flatten(&[("f".to_owned(), text.as_bytes().to_vec())]);
+    schema::check(&kv(imp)?, &kv(sign)?).map(Config)
+}
+
 fn config(text: &str) -> Result<Config, String> {
-    Config::from_kv(crate::parser::flatten(&[(
-        "f".to_owned(),
-        text.as_bytes().to_vec(),
-    )])?)
+    both(text, "")
 }
 
 #[test]
@@ -22,24 +28,48 @@ fn the_guides_example() {
         "#,
     )
     .unwrap();
-    let exec = config.exec.clone().unwrap();
-    assert_eq!(exec.allowed_users, ["flux"]);
-    assert_eq!(exec.allowed_shells, ["/usr/libexec/flux/flux-shell"]);
-    assert!(exec.pam && !exec.refuse_replay);
-    assert_eq!((exec.cgroup, exec.uid_min), (UseCgroup::Auto, 1));
-    let run = config.run("prolog").unwrap();
+    assert_eq!(config.list("exec.user").collect::<Vec<_>>(), ["flux"]);
+    assert!(config.has("exec.shell", "/usr/libexec/flux/flux-shell"));
+    assert!(!config.has("exec.shell", "/usr/libexec/flux") && !config.has("exec", "flux"));
+    assert_eq!(config.flag("exec.pam"), Ok(true));
+    assert_eq!(config.flag("exec.refuse-replay"), Ok(false));
     assert_eq!(
-        (run.path.as_str(), run.allowed_environment.len()),
-        ("/etc/flux/system/prolog", 1)
+        (config.cgroup(), config.number("exec.min-uid")),
+        (Ok(UseCgroup::Auto), Ok(1))
     );
+    assert_eq!(config.run_path("prolog"), Ok("/etc/flux/system/prolog"));
+    assert!(config.has("run.prolog.user", "flux") && config.has("run.prolog.environment", "FLUX_*"));
+    for other in ["epilog", "prolog.path", "prolog.user", "", "."] {
+        let want = format!("{other}: no configuration found");
+        assert_eq!(config.run_path(other), Err(want));
+    }
+}
+
+#[test]
+fn what_is_not_there_is_an_error() {
+    let config = Config(Kv::new());
+    let wrong = "configuration: exec.pam is missing or wrong";
+    assert_eq!(config.flag("exec.pam"), Err(wrong.to_owned()));
+    assert!(config.number("log-level").is_err() && config.cgroup().is_err());
+    let mut kv = Kv::new();
+    kv.put("exec.cgroup", flux_sign::kv::Value::Int(3)).unwrap();
+    kv.put("exec.pam", flux_sign::kv::Value::Int(1)).unwrap();
+    let config = Config(kv);
+    assert!(config.cgroup().is_err() && config.flag("exec.pam").is_err());
+}
+
+#[test]
+fn signatures_are_passed_on() {
+    let sign = "[sign]\nmax-ttl = 7\ndefault-type = \"munge\"\nallowed-types = [\"munge\"]\n[exec]\npam-support = true\n";
+    let config = both("", sign).unwrap();
+    assert_eq!(flux_sign::Config::from_kv(&config.0).unwrap().max_ttl, 7);
+    // Each directory speaks for its own tables only.
     assert_eq!(
-        config.run("epilog").unwrap_err(),
-        "run: epilog: no configuration found"
+        (config.flag("exec"), config.flag("exec.pam").is_err()),
+        (Ok(false), true)
     );
-    assert_eq!(
-        config.run("prolog.path").unwrap_err(),
-        "run: prolog.path: no configuration found"
-    );
+    let config = both("[sign]\nmax-ttl = 7\n", "").unwrap();
+    assert!(flux_sign::Config::from_kv(&config.0).is_err());
 }
 
 #[test]
@@ -76,30 +106,24 @@ fn mistakes_are_named() {
     for (text, want) in cases {
         assert_eq!(config(text).map(drop), Err(want.to_owned()), "{text}");
     }
-    assert_eq!(config("").unwrap().exec, None);
-    assert_eq!(config("exec = 1").unwrap().exec, None);
-    let run = config("[run.a]\nallowed-users = []").unwrap();
-    assert_eq!(run.run("a").unwrap_err(), "run: a: path is missing or invalid");
-    let run = config("[run.a]\npath = \"/x\"\nallowed-usrs = []").unwrap();
-    assert_eq!(run.run("a").unwrap_err(), "run.a.allowed-usrs is unknown");
-}
-
-#[test]
-fn patterns() {
-    for (pattern, name, want) in [
-        ("FLUX_*", "FLUX_JOB", true),
-        ("FLUX_*", "XFLUX_JOB", false),
-        ("*", "", true),
-        ("", "", true),
-        ("", "a", false),
-        ("a?c", "abc", true),
-        ("a?c", "ac", false),
-        ("*a*b", "xxayyab", true),
-        ("*a*b", "xxayya", false),
-        ("a**", "a", true),
+    assert_eq!(config("").unwrap().flag("exec"), Ok(false));
+    assert_eq!(config("exec = 1").unwrap().flag("exec"), Ok(false));
+    let many = format!("[exec]\nallowed-users = [{}]", "\"a\",".repeat(300));
+    assert!(
+        config(&many)
+            .unwrap_err()
+            .contains("exec.allowed-users has more than 256")
+    );
+    for (text, want) in [
+        ("[run.a]\nallowed-users = []", "a: path is missing or invalid"),
+        (
+            "[run.a]\npath = \"/x\"\nallowed-usrs = []",
+            "run.a.allowed-usrs is unknown",
+        ),
     ] {
-        assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        // Whoever does not want this one is not disturbed.
+        let config = config(&format!("{text}\n[run.b]\npath = \"/y\"\n[exec]\n")).unwrap();
+        assert_eq!(config.run_path("a"), Err(want.to_owned()));
+        assert_eq!((config.run_path("b"), config.flag("exec")), (Ok("/y"), Ok(true)));
     }
-    let (pattern, name) = ("*a".repeat(2000), "a".repeat(4000) + "b");
-    assert!(!matches(&pattern, &name));
 }

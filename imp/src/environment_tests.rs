@@ -1,3 +1,5 @@
+use flux_sign::kv::{Kv, Value};
+
 use super::*;
 
 fn user() -> User {
@@ -13,9 +15,8 @@ fn user() -> User {
 
 fn shell(given: [Option<&str>; 4]) -> Result<Vec<String>, String> {
     let given = given.map(|value| value.map(str::to_owned));
-    let environment = of_shell(&user(), &given)?;
-    Ok(environment
-        .variables
+    let (variables, _) = of_shell(&user(), &given)?;
+    Ok(variables
         .iter()
         .map(|v| v.to_string_lossy().into_owned())
         .collect())
@@ -69,16 +70,11 @@ fn bad_values_are_refused_or_left_out() {
 
 #[test]
 fn a_script_gets_what_is_allowed() {
-    let run = config::Run {
-        path: "/x".to_owned(),
-        allowed_users: Vec::new(),
-        allowed_environment: vec![
-            "FLUX_*".to_owned(),
-            "LD_*".to_owned(),
-            "PATH".to_owned(),
-            "ENV".to_owned(),
-        ],
-    };
+    let mut kv = Kv::new();
+    for (at, pattern) in ["FLUX_*", "LD_*", "PATH", "ENV"].iter().enumerate() {
+        let key = format!("run.a.environment.{at}");
+        kv.put(&key, Value::String((*pattern).to_owned())).unwrap();
+    }
     let given = [
         ("FLUX_JOB_ID", "1"),
         ("FLUX_URI", "u"),
@@ -89,8 +85,14 @@ fn a_script_gets_what_is_allowed() {
         ("OTHER", "x"),
         ("BASH_FUNC_x", "x"),
     ];
-    let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let list = of_run(&run, &given, 5).unwrap();
+    let run = |name: &str| wire::Run {
+        name: name.to_owned(),
+        variables: given
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+    };
+    let config = Config(kv);
+    let list = of_run(&config, &run("a"), 5).unwrap();
     let list: Vec<_> = list.iter().map(|variable| variable.to_string_lossy()).collect();
     assert_eq!(
         list,
@@ -103,9 +105,5 @@ fn a_script_gets_what_is_allowed() {
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
         ]
     );
-    let none = config::Run {
-        allowed_environment: Vec::new(),
-        ..run
-    };
-    assert_eq!(of_run(&none, &given, 5).unwrap().len(), 5);
+    assert_eq!(of_run(&config, &run("b"), 5).unwrap().len(), 5);
 }

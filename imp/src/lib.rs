@@ -13,23 +13,21 @@
 
 #![deny(unsafe_code)]
 
-pub mod ask;
 pub mod cgroup;
 pub mod config;
 pub mod device;
-pub mod devices;
 pub mod environment;
-pub mod input;
+pub mod helpers;
 pub mod launch;
 pub mod limits;
 pub mod load;
 pub mod log;
 pub mod monitor;
-pub mod names;
+pub mod munged;
 pub mod pam;
-pub mod parser;
 pub mod path;
 pub mod paths;
+pub mod refusal;
 pub mod relay;
 pub mod replay;
 pub mod resolve;
@@ -37,5 +35,4 @@ pub mod sandbox;
 pub mod start;
 pub mod supervise;
 pub mod sys;
-pub mod verify;
 pub mod wire;

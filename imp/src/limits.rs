@@ -4,7 +4,6 @@ use std::io;
 
 use crate::sys::cred::{LIMIT_COUNT, Limit, UNLIMITED, limit, set_limit};
 
-const CPU: u32 = libc::RLIMIT_CPU;
 /// Limits that could end the IMP in the middle of its work, with the least that it needs and their names.
 const NEEDED: [(u32, u64, &str); 6] = [
     (libc::RLIMIT_NOFILE, 32, "NOFILE"),
@@ -12,17 +11,12 @@ const NEEDED: [(u32, u64, &str); 6] = [
     (libc::RLIMIT_AS, 256 << 20, "AS"),
     (libc::RLIMIT_DATA, 64 << 20, "DATA"),
     (libc::RLIMIT_STACK, 1 << 20, "STACK"),
-    (CPU, UNLIMITED, "CPU"),
+    (libc::RLIMIT_CPU, UNLIMITED, "CPU"),
 ];
 
 /// All limits of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits([Limit; LIMIT_COUNT]);
-
-/// The limits in the kernel's numbering, with their places in [`Limits`].
-fn numbers() -> impl Iterator<Item = u32> {
-    0..u32::try_from(LIMIT_COUNT).unwrap_or(0)
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits(Vec<Limit>);
 
 impl Limits {
     /// Returns this process's.
@@ -30,17 +24,12 @@ impl Limits {
     /// # Errors
     /// What `getrlimit(2)` returns.
     pub fn current() -> io::Result<Self> {
-        let nothing = Limit { soft: 0, hard: 0 };
-        let mut limits = Limits([nothing; LIMIT_COUNT]);
-        for (number, place) in numbers().zip(&mut limits.0) {
-            *place = limit(number)?;
-        }
-        Ok(limits)
+        (0..LIMIT_COUNT).map(limit).collect::<Result<_, _>>().map(Limits)
     }
 
     /// Goes back to these as far as this process may; used where less is no danger.
     pub fn restore(&self) {
-        for (number, wanted) in numbers().zip(&self.0) {
+        for (number, wanted) in (0..).zip(&self.0) {
             drop(set_limit(number, *wanted));
         }
     }
@@ -50,7 +39,7 @@ impl Limits {
     /// # Errors
     /// What `setrlimit(2)` returns for a limit that the process does not have already.
     pub fn apply(&self) -> io::Result<()> {
-        for (number, wanted) in numbers().zip(&self.0) {
+        for (number, wanted) in (0..).zip(&self.0) {
             if limit(number)? != *wanted {
                 set_limit(number, *wanted)?;
             }
@@ -66,23 +55,16 @@ impl Limits {
 /// What to log: the limit that is too low.
 pub fn prepare() -> Result<(), String> {
     let failed = |name: &str, err: io::Error| format!("cannot set RLIMIT_{name}: {err}");
-    let core = limit(libc::RLIMIT_CORE).map_err(|err| failed("CORE", err))?;
-    let no_core = Limit { soft: 0, ..core };
-    set_limit(libc::RLIMIT_CORE, no_core).map_err(|err| failed("CORE", err))?;
+    let mut core = limit(libc::RLIMIT_CORE).map_err(|err| failed("CORE", err))?;
+    core.rlim_cur = 0;
+    set_limit(libc::RLIMIT_CORE, core).map_err(|err| failed("CORE", err))?;
     for (number, least, name) in NEEDED {
-        let now = limit(number).map_err(|err| failed(name, err))?;
-        if now.hard < least {
-            let wider = Limit {
-                soft: least,
-                hard: least,
-            };
-            set_limit(number, wider).map_err(|_| format!("RLIMIT_{name} ({}) is too low", now.hard))?;
-        } else if now.soft < least {
-            let wider = Limit {
-                soft: least,
-                hard: now.hard,
-            };
-            set_limit(number, wider).map_err(|err| failed(name, err))?;
+        let mut limit = limit(number).map_err(|err| failed(name, err))?;
+        let hard = limit.rlim_max;
+        if limit.rlim_cur < least {
+            limit.rlim_cur = least;
+            limit.rlim_max = hard.max(least);
+            set_limit(number, limit).map_err(|err| format!("RLIMIT_{name} ({hard}) is too low: {err}"))?;
         }
     }
     Ok(())

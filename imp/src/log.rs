@@ -1,74 +1,36 @@
-//! Who is told what the IMP decided? The caller on standard error, the administrator through syslog: one line each.
+//! Who is told what the monitor decided? The administrator through syslog, the caller through the relay: one line each.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
-use flux_sign::kv::{Kv, Value};
+use flux_sign::kv::Value;
 
-use crate::sys::fd::{connect_unix, poll, standard};
-use crate::sys::process::own_pid;
+use crate::sys::fd::poll;
 use crate::wire;
 
 /// Longest line; more is cut.
 const LINE_MAX: usize = 1024;
-/// How long standard error may be full before a line is dropped.
-const FULL_WAIT: Duration = Duration::from_secs(1);
 /// `LOG_AUTHPRIV`
-const FACILITY: u8 = 10 << 3;
+const FACILITY: i64 = 10 << 3;
 
-/// How much a line matters.
+/// How much a line matters, with syslog's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For those who look for a mistake.
-    Debug,
-    /// What was done.
-    Info,
-    /// Done, but with less than was asked for.
-    Warning,
     /// Refused, or failed.
-    Fatal,
+    Fatal = 3,
+    /// Done, but with less than was asked for.
+    Warning = 4,
+    /// What was done.
+    Info = 6,
+    /// For those who look for a mistake.
+    Debug = 7,
 }
 
 impl Level {
-    /// Returns the level of a word of the configuration.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "debug" => Level::Debug,
-            "info" => Level::Info,
-            "warning" => Level::Warning,
-            _ => return None,
-        })
-    }
-
-    fn number(self) -> i64 {
-        match self {
-            Level::Debug => 7,
-            Level::Info => 6,
-            Level::Warning => 4,
-            Level::Fatal => 3,
-        }
-    }
-
-    fn from_number(number: i64) -> Self {
-        match number {
-            ..=3 => Level::Fatal,
-            4 => Level::Warning,
-            5 | 6 => Level::Info,
-            _ => Level::Debug,
-        }
-    }
-
-    /// The mark of a line on standard error, as the original's.
-    fn mark(self) -> &'static str {
-        match self {
-            Level::Debug => "Debug: ",
-            Level::Info => "",
-            Level::Warning => "Warning: ",
-            Level::Fatal => "Fatal: ",
-        }
+    /// Returns its number.
+    pub fn number(self) -> i64 {
+        self as i64
     }
 }
 
@@ -83,77 +45,53 @@ pub fn plain(text: &str) -> String {
         }
         if line.len() > LINE_MAX {
             line.truncate(LINE_MAX);
-            line.push_str("...");
-            break;
+            return line + "...";
         }
     }
     line
 }
 
-/// Writes a line to standard error, unless that is full or closed.
-pub fn to_stderr(level: Level, text: &str) {
-    let stderr = standard(2);
-    // A pipe with room takes a line of this length whole, without waiting.
-    if poll([(stderr, libc::POLLOUT)], Some(FULL_WAIT)).is_ok_and(|[ready]| ready)
-        && let Ok(fd) = stderr.try_clone_to_owned()
-    {
-        let line = format!("flux-imp: {}{}\n", level.mark(), plain(text));
-        drop(File::from(fd).write_all(line.as_bytes()));
-    }
-}
-
-/// The monitor's log: it has no standard error of its own and lets the relay write there.
+/// The monitor's two listeners. It has no standard error of its own and lets the relay write there.
 #[derive(Debug)]
 pub struct Log {
-    relay: UnixStream,
-    syslog: Option<File>,
-    /// The least level that the relay is told.
-    pub level: Level,
+    /// The socket to the relay.
+    pub relay: UnixStream,
+    syslog: Option<UnixDatagram>,
+    /// The highest number that the relay is told.
+    pub level_max: i64,
 }
 
 impl Log {
-    /// Logs through a copy of the socket to the relay, and to syslog where there is one.
-    ///
-    /// # Errors
-    /// What copying a descriptor returns.
-    pub fn new(relay: &UnixStream) -> std::io::Result<Self> {
-        Ok(Log {
-            relay: relay.try_clone()?,
-            syslog: connect_unix(c"/dev/log", libc::SOCK_DGRAM, None)
-                .ok()
-                .map(File::from),
-            level: Level::Warning,
-        })
+    /// Logs to the relay, and to syslog where there is one.
+    pub fn new(relay: UnixStream) -> Self {
+        let syslog = UnixDatagram::unbound().and_then(|socket| {
+            // A logger that is stuck costs lines, not jobs.
+            socket.set_nonblocking(true)?;
+            socket.connect("/dev/log").map(|()| socket)
+        });
+        Log {
+            relay,
+            syslog: syslog.ok(),
+            level_max: Level::Warning.number(),
+        }
     }
 
     /// Logs a decision.
     pub fn line(&mut self, level: Level, text: &str) {
         let text = plain(text);
-        if let Some(syslog) = &mut self.syslog {
-            let priority = i64::from(FACILITY) + level.number();
-            let line = format!("<{priority}>flux-imp[{}]: {}{text}", own_pid(), level.mark());
-            drop(syslog.write_all(line.as_bytes()));
+        if let Some(syslog) = &self.syslog {
+            let (priority, pid) = (FACILITY + level.number(), std::process::id());
+            let line = format!("<{priority}>flux-imp[{pid}]: {text}");
+            drop(syslog.send(line.as_bytes()));
         }
-        if level >= self.level {
-            let mut kv = Kv::new();
-            let _put = kv.put("level", Value::Int(level.number()));
+        // A relay that does not read loses lines; the monitor waits for nobody.
+        let room = poll([(self.relay.as_fd(), libc::POLLOUT)], Some(Duration::ZERO));
+        if level.number() <= self.level_max && room.is_ok_and(|[room]| room) {
+            let mut kv = wire::one("level", Value::Int(level.number()));
             let _put = kv.put("log", Value::String(text));
-            // A relay that does not read loses lines; the monitor waits for nobody.
-            if poll([(self.relay.as_fd(), libc::POLLOUT)], Some(Duration::ZERO)).is_ok_and(|[ready]| ready) {
-                drop(wire::send(&mut self.relay, &kv));
-            }
+            drop(wire::send(&mut self.relay, &kv));
         }
     }
-
-    /// Logs a refusal or failure.
-    pub fn fatal(&mut self, text: &str) {
-        self.line(Level::Fatal, text);
-    }
-}
-
-/// Reads a line that the monitor has logged.
-pub fn decode(kv: &Kv) -> Option<(Level, &str)> {
-    Some((Level::from_number(kv.get_int("level")?), kv.get_str("log")?))
 }
 
 #[cfg(test)]
@@ -169,14 +107,5 @@ mod tests {
             "{}",
             long.len()
         );
-    }
-
-    #[test]
-    fn levels_are_ordered_and_keep_their_numbers() {
-        assert!(Level::Debug < Level::Info && Level::Warning < Level::Fatal);
-        for level in [Level::Debug, Level::Info, Level::Warning, Level::Fatal] {
-            assert_eq!(Level::from_number(level.number()), level);
-        }
-        assert_eq!(Level::from_name("loud"), None);
     }
 }

@@ -1,11 +1,14 @@
 //! Can anybody but root have put this file there? The whole path is looked at, and the file that was looked at is used.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 
-use crate::sys::fd::{Stat, fstat, openat};
+use crate::sys::fd::openat;
 use crate::wire::TEXT_MAX;
 
+/// Permission to write for anybody but the owner.
 const GROUP_WRITE: u32 = 0o020;
 const OTHER_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -13,36 +16,27 @@ const STICKY: u32 = 0o1000;
 /// Returns why a directory above a trusted file is not trusted.
 ///
 /// In a sticky directory of root's nobody can rename or remove what belongs to root.
-fn check_directory(stat: Stat) -> Result<(), &'static str> {
-    if !stat.is(libc::S_IFDIR) {
-        return Err(if stat.is(libc::S_IFLNK) {
-            "is a symbolic link"
-        } else {
-            "is not a directory"
-        });
+fn check_directory(mode: u32, uid: u32, gid: u32) -> Result<(), &'static str> {
+    let by_group = mode & GROUP_WRITE != 0 && gid != 0;
+    match mode & libc::S_IFMT {
+        libc::S_IFLNK => Err("is a symbolic link"),
+        libc::S_IFDIR if uid != 0 => Err("does not belong to root"),
+        libc::S_IFDIR if (by_group || mode & OTHER_WRITE != 0) && mode & STICKY == 0 => {
+            Err("may be written by others than root")
+        }
+        libc::S_IFDIR => Ok(()),
+        _ => Err("is not a directory"),
     }
-    if stat.uid != 0 {
-        return Err("does not belong to root");
-    }
-    let by_group = stat.mode & GROUP_WRITE != 0 && stat.gid != 0;
-    if (by_group || stat.mode & OTHER_WRITE != 0) && stat.mode & STICKY == 0 {
-        return Err("may be written by others than root");
-    }
-    Ok(())
 }
 
 /// Returns why a file is not trusted.
-pub fn check_file(stat: Stat) -> Result<(), &'static str> {
-    if !stat.is(libc::S_IFREG) {
-        return Err("is not a regular file");
+fn check_file(mode: u32, uid: u32) -> Result<(), &'static str> {
+    match mode & libc::S_IFMT {
+        libc::S_IFREG if uid != 0 => Err("does not belong to root"),
+        libc::S_IFREG if mode & (GROUP_WRITE | OTHER_WRITE) != 0 => Err("may be written by others than root"),
+        libc::S_IFREG => Ok(()),
+        _ => Err("is not a regular file"),
     }
-    if stat.uid != 0 {
-        return Err("does not belong to root");
-    }
-    if stat.mode & (GROUP_WRITE | OTHER_WRITE) != 0 {
-        return Err("may be written by others than root");
-    }
-    Ok(())
 }
 
 /// Splits an absolute path whose names are all real: no `.`, `..`, or empty one, no NUL.
@@ -64,42 +58,17 @@ pub fn components(path: &str) -> Result<Vec<CString>, &'static str> {
 ///
 /// # Errors
 /// What to log: which part of the path is not trusted, and why.
-pub fn open_directory(path: &str) -> Result<OwnedFd, String> {
+pub fn open_directory(path: &str) -> Result<File, String> {
     walk(path, &components(path).map_err(|why| format!("{path} {why}"))?)
-}
-
-/// The same, for `/` too.
-///
-/// # Errors
-/// What to log.
-pub fn open_directory_or_root(path: &str) -> Result<OwnedFd, String> {
-    if path == "/" {
-        walk(path, &[])
-    } else {
-        open_directory(path)
-    }
-}
-
-/// Opens a directory in a trusted one, whoever owns it.
-///
-/// # Errors
-/// Why not.
-pub fn open_below(directory: &OwnedFd, name: &std::ffi::OsStr) -> Result<OwnedFd, String> {
-    let name = CString::new(name.as_encoded_bytes()).map_err(|_| "a name with NUL".to_owned())?;
-    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
-    openat(Some(directory.as_fd()), &name, flags, 0)
-        .map_err(|err| format!("its directory cannot be opened: {err}"))
 }
 
 /// Opens a file for reading that only root can have changed or replaced.
 ///
 /// # Errors
 /// What to log: which part of the path is not trusted, and why.
-pub fn open_file(path: &str) -> Result<OwnedFd, String> {
+pub fn open_file(path: &str) -> Result<File, String> {
     let names = components(path).map_err(|why| format!("{path} {why}"))?;
-    let Some((name, parents)) = names.split_last() else {
-        return Err(format!("{path} is not a file"));
-    };
+    let (name, parents) = names.split_last().ok_or(format!("{path} is not a file"))?;
     let directory = walk(path, parents)?;
     open_in(&directory, name).map_err(|why| format!("{path} {why}"))
 }
@@ -108,32 +77,39 @@ pub fn open_file(path: &str) -> Result<OwnedFd, String> {
 ///
 /// # Errors
 /// Why not, as the rest of a sentence that begins with the path.
-pub fn open_in(directory: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, String> {
+pub fn open_in(directory: &File, name: &CStr) -> Result<File, String> {
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = openat(Some(directory.as_fd()), name, flags, 0).map_err(|err| match err.raw_os_error() {
+    let file = openat(Some(directory), name, flags, 0).map_err(|err| match err.raw_os_error() {
         Some(libc::ELOOP) => "is a symbolic link".to_owned(),
         _ => format!("cannot be opened: {err}"),
     })?;
-    let stat = fstat(file.as_fd()).map_err(|err| format!("cannot be looked at: {err}"))?;
-    check_file(stat)?;
+    let found = file.metadata();
+    let found = found.map_err(|err| format!("cannot be looked at: {err}"))?;
+    check_file(found.mode(), found.uid())?;
     Ok(file)
 }
 
-/// Goes down from `/`; `path` is for messages only.
-fn walk(path: &str, names: &[CString]) -> Result<OwnedFd, String> {
+/// Goes down from `/` through directories of root's; `path` is for messages only.
+///
+/// # Errors
+/// What to log.
+pub fn walk(path: &str, names: &[CString]) -> Result<File, String> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    let mut at = openat(None, c"/", flags, 0).map_err(|err| format!("/ cannot be opened: {err}"))?;
     let mut seen = String::new();
-    for name in std::iter::once(None).chain(names.iter().map(Some)) {
-        if let Some(name) = name {
-            seen.push('/');
-            seen.push_str(&name.to_string_lossy());
-            at = openat(Some(at.as_fd()), name, flags, 0)
-                .map_err(|err| format!("{path}: {seen} cannot be opened: {err}"))?;
-        }
-        let stat = fstat(at.as_fd()).map_err(|err| format!("{path}: {seen} cannot be looked at: {err}"))?;
-        let place = if seen.is_empty() { "/" } else { &seen };
-        check_directory(stat).map_err(|why| format!("{path}: {place} {why}"))?;
+    let check = |opened: io::Result<File>, seen: &str| {
+        let file = opened.map_err(|err| format!("{path}: {seen} cannot be opened: {err}"))?;
+        let found = file.metadata();
+        let found = found.map_err(|err| format!("{path}: {seen} cannot be looked at: {err}"))?;
+        let trusted = check_directory(found.mode(), found.uid(), found.gid());
+        trusted
+            .map(|()| file)
+            .map_err(|why| format!("{path}: {seen} {why}"))
+    };
+    let mut at = check(openat(None, c"/", flags, 0), "/")?;
+    for name in names {
+        seen.push('/');
+        seen.push_str(&name.to_string_lossy());
+        at = check(openat(Some(&at), name, flags, 0), &seen)?;
     }
     Ok(at)
 }
@@ -142,49 +118,36 @@ fn walk(path: &str, names: &[CString]) -> Result<OwnedFd, String> {
 mod tests {
     use super::*;
 
-    fn stat(mode: u32, uid: u32, gid: u32) -> Stat {
-        Stat {
-            mode,
-            uid,
-            gid,
-            size: 0,
-            rdev: 0,
-        }
-    }
-
     #[test]
     fn directories() {
         let dir = libc::S_IFDIR;
-        for good in [
-            stat(dir | 0o755, 0, 5),
-            stat(dir | 0o1777, 0, 0),
-            stat(dir | 0o775, 0, 0),
-        ] {
-            assert_eq!(check_directory(good), Ok(()), "{good:?}");
+        for (mode, uid, gid) in [(dir | 0o755, 0, 5), (dir | 0o1777, 0, 0), (dir | 0o775, 0, 0)] {
+            assert_eq!(check_directory(mode, uid, gid), Ok(()), "{mode:o} {uid} {gid}");
         }
-        for bad in [
-            stat(dir | 0o755, 5, 0),
-            stat(dir | 0o777, 0, 0),
-            stat(dir | 0o775, 0, 5),
-            stat(libc::S_IFLNK | 0o777, 0, 0),
-            stat(libc::S_IFREG | 0o644, 0, 0),
+        for (mode, uid, gid) in [
+            (dir | 0o755, 5, 0),
+            (dir | 0o777, 0, 0),
+            (dir | 0o775, 0, 5),
+            (dir | 0o1777, 5, 0),
+            (libc::S_IFLNK | 0o777, 0, 0),
+            (libc::S_IFREG | 0o644, 0, 0),
         ] {
-            assert!(check_directory(bad).is_err(), "{bad:?}");
+            assert!(check_directory(mode, uid, gid).is_err(), "{mode:o} {uid} {gid}");
         }
     }
 
     #[test]
     fn files() {
         let reg = libc::S_IFREG;
-        assert_eq!(check_file(stat(reg | 0o644, 0, 5)), Ok(()));
-        for bad in [
-            stat(reg | 0o644, 5, 0),
-            stat(reg | 0o646, 0, 0),
-            stat(reg | 0o664, 0, 0),
-            stat(libc::S_IFIFO | 0o644, 0, 0),
-            stat(libc::S_IFCHR | 0o644, 0, 0),
+        assert_eq!(check_file(reg | 0o644, 0), Ok(()));
+        for (mode, uid) in [
+            (reg | 0o644, 5),
+            (reg | 0o646, 0),
+            (reg | 0o664, 0),
+            (libc::S_IFIFO | 0o644, 0),
+            (libc::S_IFCHR | 0o644, 0),
         ] {
-            assert!(check_file(bad).is_err(), "{bad:?}");
+            assert!(check_file(mode, uid).is_err(), "{mode:o} {uid}");
         }
     }
 

@@ -2,14 +2,13 @@
 //!
 //! It answers any number of questions: `uid u32` is followed by a frame of [`wire`] with the entry, or `nobody`.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use flux_sign::kv::Kv;
 
-use crate::sys::process::{self, Pid};
-use crate::{names, sandbox, wire};
+use crate::helpers::names;
+use crate::sandbox::Helper;
+use crate::wire;
 
 /// How long the name service may take for one user.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -35,12 +34,9 @@ pub struct User {
     pub shell: String,
 }
 
-/// The helper; ends with this value.
+/// The helper.
 #[derive(Debug)]
-pub struct Resolver {
-    stream: UnixStream,
-    pid: Pid,
-}
+pub struct Resolver(Helper);
 
 impl Resolver {
     /// Starts the helper.
@@ -48,17 +44,7 @@ impl Resolver {
     /// # Errors
     /// What to log.
     pub fn start() -> Result<Self, String> {
-        let failed = |err: std::io::Error| format!("cannot start the helper for names: {err}");
-        let (stream, theirs) = UnixStream::pair().map_err(failed)?;
-        match process::fork().map_err(failed)? {
-            Some(pid) => Ok(Resolver { stream, pid }),
-            None => {
-                drop(stream);
-                process::exit(i32::from(
-                    sandbox::enter().is_err() || names::answer(theirs).is_err(),
-                ));
-            }
-        }
+        Helper::start("helper for names", names::answer).map(Resolver)
     }
 
     /// Asks for a user; [`answer`](Resolver::answer) takes the answer, before anything else is asked.
@@ -66,8 +52,7 @@ impl Resolver {
     /// # Errors
     /// What to log.
     pub fn ask(&mut self, uid: u32) -> Result<(), String> {
-        let asked = self.stream.write_all(&uid.to_ne_bytes());
-        asked.map_err(|err| format!("userid {uid}: the helper for names does not listen: {err}"))
+        self.0.ask(&uid.to_ne_bytes())
     }
 
     /// Waits for the answer about a user.
@@ -75,29 +60,8 @@ impl Resolver {
     /// # Errors
     /// What to log; a user who is not there is an error too.
     pub fn answer(&mut self, uid: u32) -> Result<User, String> {
-        match wire::receive(&mut self.stream, TIME_MAX) {
-            Ok(Some(kv)) => decode(uid, &kv).ok_or(format!("userid {uid} is not known to the name service")),
-            Ok(None) => Err(format!("userid {uid}: the helper for names has ended")),
-            Err(err) => Err(format!("userid {uid}: the name service does not answer: {err}")),
-        }
-    }
-
-    /// Asks for a user and waits for the answer.
-    ///
-    /// # Errors
-    /// What to log.
-    pub fn user(&mut self, uid: u32) -> Result<User, String> {
-        self.ask(uid)?;
-        self.answer(uid)
-    }
-}
-
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        // It ends when the stream does; killing is for one that hangs.
-        drop(self.stream.shutdown(std::net::Shutdown::Both));
-        process::kill(self.pid, libc::SIGKILL);
-        drop(process::wait(self.pid));
+        let kv = self.0.receive(TIME_MAX)?;
+        decode(uid, &kv).ok_or(format!("userid {uid} is not known to the name service"))
     }
 }
 

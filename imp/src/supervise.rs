@@ -1,13 +1,16 @@
 //! How does a running job end? By itself, by a relayed signal, or because the relay is gone; in each case nothing is left.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use libc::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGWINCH};
+
 use crate::cgroup::Cgroup;
 use crate::launch::Started;
+use crate::log::{Level, Log};
+use crate::refusal::Refusal;
 use crate::sys::fd::poll;
 use crate::sys::process::{self, Pid, Status};
 use crate::sys::signal::{SIGNAL_INFO_SIZE, signal_file};
@@ -15,18 +18,10 @@ use crate::wire;
 
 /// Signals that are passed on.
 pub const RELAYED: [i32; 9] = [
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGHUP,
-    libc::SIGCONT,
-    libc::SIGALRM,
-    libc::SIGWINCH,
-    libc::SIGTTIN,
-    libc::SIGTTOU,
-    libc::SIGUSR1,
+    SIGTERM, SIGINT, SIGHUP, SIGCONT, SIGALRM, SIGWINCH, SIGTTIN, SIGTTOU, SIGUSR1,
 ];
 /// Stands for SIGKILL, which cannot be relayed.
-const KILL: i32 = libc::SIGUSR1;
+const KILL: i32 = SIGUSR1;
 /// How long the rest of a frame may take once it has begun.
 const FRAME_TIME: Duration = Duration::from_secs(5);
 /// How often is looked whether killed processes are gone.
@@ -40,70 +35,59 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Job<'a> {
     /// The child.
-    pub started: &'a Started,
+    pub started: Started,
     /// Its group, if it has one.
     pub cgroup: Option<&'a Cgroup>,
     /// A script: signals go to its process group, and what it leaves running stays.
     pub script: bool,
 }
 
-/// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The program was executed and has ended.
-    Ended(Status),
-    /// The program was not executed: what to log, and the exit code.
-    NotStarted(String, i32),
-}
-
 impl Job<'_> {
-    /// Waits for the end. `begun` is called when the program has been executed.
+    /// Waits for the end; `what` is for the log.
     ///
     /// # Errors
-    /// Those of `poll` and of making a signal file; the job has been killed then.
-    pub fn wait(&self, relay: &mut UnixStream, mut begun: impl FnMut()) -> io::Result<End> {
-        let children = signal_file(&[libc::SIGCHLD]).inspect_err(|_| self.kill())?;
-        let mut waiting = true;
-        let mut failure = None;
-        let mut killed_at = None;
+    /// That it was not executed, or that waiting is not possible; [`clear`](Job::clear) then ends the job.
+    pub fn wait(&self, log: &mut Log, what: &str) -> Result<Status, Refusal> {
+        let mut children = signal_file(&[libc::SIGCHLD])?;
+        let mut report = Some(self.started.report.as_fd());
+        let mut outcome = Ok(());
         loop {
-            let asleep = killed_at.map(|_| TICK);
-            // A file that has come to its end is always ready, so it is looked at no more: its place is taken by another.
-            let stream = if killed_at.is_some() {
-                children.as_fd()
-            } else {
-                relay.as_fd()
-            };
-            let report = if waiting {
-                self.started.report.as_fd()
-            } else {
-                children.as_fd()
-            };
-            let events = [stream, children.as_fd(), report].map(|fd| (fd, libc::POLLIN));
-            let [spoke, _, reported] = poll(events, asleep).inspect_err(|_| self.kill())?;
-            drain(&children);
-            if reported && waiting {
-                waiting = false;
-                match self.started.outcome() {
-                    Ok(()) => begun(),
-                    Err(why) => failure = Some(why),
-                }
+            // A pipe that has come to its end is always ready, so another takes its place.
+            let third = report.unwrap_or(children.as_fd());
+            let files = [log.relay.as_fd(), children.as_fd(), third];
+            let [spoke, ended, reported] = poll(files.map(|fd| (fd, libc::POLLIN)), None)?;
+            if ended {
+                // Who it was is found by waiting.
+                drop(children.read(&mut [0; SIGNAL_INFO_SIZE]));
+            }
+            if reported && report.take().is_some() {
+                outcome = self.started.outcome();
+                let command = if self.script { "run" } else { "exec" };
+                let begun = format!("{command}: started {what}, pid {}", self.started.pid.number());
+                outcome.is_ok().then(|| log.line(Level::Info, &begun));
             }
             if let Some(status) = self.reap() {
-                return Ok(match failure {
-                    Some((why, exit)) => End::NotStarted(why, exit),
-                    None => End::Ended(status),
-                });
+                return outcome.map(|()| status);
             }
-            if killed_at.is_none() && spoke && !self.hear(relay) {
-                killed_at = Some(Instant::now());
-                if self.script {
-                    process::kill_group(self.started.pid, libc::SIGTERM);
-                }
+            if spoke && !self.hear(&mut log.relay) {
+                self.abandon();
+                return Ok(Status::Killed(SIGKILL));
             }
-            if killed_at.is_some_and(|at| !self.script || at.elapsed() > GRACE) {
-                self.kill();
+        }
+    }
+
+    /// The relay is gone. A job is ended by [`clear`](Job::clear); a script gets time to end by itself.
+    fn abandon(&self) {
+        if !self.script {
+            return;
+        }
+        process::kill_group(self.started.pid, SIGTERM);
+        let deadline = Instant::now() + GRACE;
+        while self.reap().is_none() {
+            if Instant::now() > deadline {
+                return self.kill();
             }
+            std::thread::park_timeout(TICK);
         }
     }
 
@@ -124,29 +108,26 @@ impl Job<'_> {
         true
     }
 
-    /// Takes the status of everything that has ended; returns the child's.
+    /// Takes the status of what has ended, up to the child's; returns that.
     fn reap(&self) -> Option<Status> {
-        let mut found = None;
         while let Ok(Some((pid, status))) = process::reap() {
             if pid == self.started.pid {
-                found = Some(status);
-                break;
+                return Some(status);
             }
         }
-        found
+        None
     }
 
     /// Ends all that can be reached now.
     fn kill(&self) {
         if self.script {
-            process::kill_group(self.started.pid, libc::SIGKILL);
-            return;
+            return process::kill_group(self.started.pid, SIGKILL);
         }
         if let Some(cgroup) = self.cgroup {
             cgroup.kill();
         }
         for pid in children() {
-            process::kill(pid, libc::SIGKILL);
+            process::kill(pid, SIGKILL);
         }
     }
 
@@ -160,41 +141,24 @@ impl Job<'_> {
         }
         let deadline = Instant::now() + END_TIME;
         let mut removed = self.cgroup.is_none();
-        loop {
+        while Instant::now() < deadline {
             self.kill();
-            let childless = loop {
-                match process::reap() {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break false,
-                    Err(_) => break true,
-                }
-            };
-            let remove = |cgroup: &Cgroup| !cgroup.is_populated() && cgroup.remove();
-            removed = removed || self.cgroup.is_some_and(remove);
+            while let Ok(Some(_)) = process::reap() {}
+            let childless = process::reap().is_err();
+            removed = removed || self.cgroup.is_some_and(Cgroup::remove);
             if childless && removed {
                 return true;
             }
-            if Instant::now() > deadline {
-                return false;
-            }
             std::thread::park_timeout(TICK);
         }
-    }
-}
-
-/// Reads away what a signal file holds; what it was is found by waiting.
-fn drain(signals: &OwnedFd) {
-    let mut info = [0; SIGNAL_INFO_SIZE];
-    if let Ok(fd) = signals.try_clone() {
-        let mut file = File::from(fd);
-        while file.read(&mut info).is_ok_and(|count| count > 0) {}
+        false
     }
 }
 
 /// Returns this process's children, orphans that it has taken over among them.
 fn children() -> Vec<Pid> {
-    let own = process::own_pid();
-    let text = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
+    let list = format!("/proc/self/task/{}/children", std::process::id());
+    let text = std::fs::read_to_string(list).unwrap_or_default();
     let numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
     numbers.filter_map(process::child).collect()
 }

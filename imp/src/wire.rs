@@ -7,6 +7,7 @@
 //! ```
 
 use std::io::{self, Read, Write};
+use std::iter::Peekable;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -20,10 +21,8 @@ use crate::sys::process::Status;
 pub const FRAME_MAX: usize = 4 << 20;
 /// Longest path, address, name or value beside J.
 pub const TEXT_MAX: usize = 4096;
-/// Most variables of `imp run`.
-pub const VARIABLES_MAX: usize = 256;
-/// Most rules for devices.
-pub const DEVICES_MAX: usize = 256;
+/// Most variables of `imp run`, rules for devices, users or shells in the configuration.
+pub const LIST_MAX: usize = 256;
 
 /// Writes a frame.
 ///
@@ -44,53 +43,49 @@ pub fn send(stream: &mut impl Write, kv: &Kv) -> io::Result<()> {
 /// Those of the socket, `TimedOut`, `InvalidData` for a bad length or text.
 pub fn receive(stream: &mut UnixStream, time: Duration) -> io::Result<Option<Kv>> {
     let deadline = Instant::now() + time;
-    let mut length = [0; 4];
-    if !fill(stream, &mut length, deadline)? {
+    let mut stream = Timed { stream, deadline };
+    let mut length = Vec::new();
+    if (&mut stream).take(4).read_to_end(&mut length)? == 0 {
         return Ok(None);
     }
-    let length = usize::try_from(u32::from_ne_bytes(length)).unwrap_or(usize::MAX);
-    if length == 0 || length > FRAME_MAX {
+    let length: [u8; 4] = length.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let length = u64::from(u32::from_ne_bytes(length));
+    if length == 0 || length > FRAME_MAX as u64 {
         return Err(io::ErrorKind::InvalidData.into());
     }
     // Memory grows with what has come, not with what is announced.
     let mut text = Vec::new();
-    while text.len() < length {
-        let at = text.len();
-        text.resize(length.min(at + (64 << 10)), 0);
-        let part = text.get_mut(at..).unwrap_or_default();
-        if !fill(stream, part, deadline)? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+    let read = stream.take(length).read_to_end(&mut text)?;
+    if (read as u64) < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Kv::decode(&text)
-        .map(Some)
+    let kv = Kv::decode(&text);
+    kv.map(Some)
         .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))
 }
 
-/// Fills the buffer; false when the stream ended before its first byte.
-fn fill(stream: &mut UnixStream, buffer: &mut [u8], deadline: Instant) -> io::Result<bool> {
-    let mut rest = &mut *buffer;
-    let mut begun = false;
-    while !rest.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+/// A stream that is read no longer than to a deadline.
+struct Timed<'a> {
+    stream: &'a mut UnixStream,
+    deadline: Instant,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match poll([(self.stream.as_fd(), libc::POLLIN)], Some(left))? {
+                [true] => break,
+                [false] if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+                [false] => {}
+            }
         }
-        if !poll([(stream.as_fd(), libc::POLLIN)], Some(left))?[0] {
-            continue;
+        match self.stream.read(buffer) {
+            // The other was killed with something of ours unread.
+            Err(err) if err.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            other => other,
         }
-        match stream.read(rest) {
-            Ok(0) if begun => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(0) => return Ok(false),
-            Ok(count) => rest = rest.get_mut(count..).unwrap_or_default(),
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            // The relay was killed with something of ours unread.
-            Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
-            Err(err) => return Err(err),
-        }
-        begun = true;
     }
-    Ok(true)
 }
 
 /// What the relay asks for.
@@ -131,31 +126,33 @@ pub struct Run {
 /// Names of [`Exec::variables`].
 pub const VARIABLES: [&str; 4] = ["FLUX_URI", "FLUX_KVS_NAMESPACE", "TZ", "LANG"];
 
-/// Keys are taken one after the other; whatever is out of order stays behind and is an error.
-struct Reader<'a, I: Iterator<Item = (&'a str, &'a Value)>>(std::iter::Peekable<I>);
+/// Keys are taken one after the other; whatever is out of order, or of another kind, stays behind and is an error.
+struct Reader<'a>(&'a Kv, Peekable<std::vec::IntoIter<&'a str>>);
 
-impl<'a, I: Iterator<Item = (&'a str, &'a Value)>> Reader<'a, I> {
-    fn take(&mut self, key: &str) -> Option<&'a Value> {
-        self.0.next_if(|(name, _)| *name == key).map(|(_, value)| value)
+impl Reader<'_> {
+    fn take<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
+        let value = value?;
+        self.1.next_if(|next| *next == key).map(|_| value)
     }
 
     fn text(&mut self, key: &str, size_max: usize) -> Option<String> {
-        match self.take(key)? {
-            Value::String(text) if text.len() <= size_max => Some(text.clone()),
-            _ => None,
-        }
+        let text = self.0.get_str(key).filter(|text| text.len() <= size_max);
+        self.take(key, text.map(str::to_owned))
     }
 
-    fn list(&mut self, prefix: &str, count_max: usize) -> Option<Vec<(String, String)>> {
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        self.take(key, self.0.get_bool(key))
+    }
+
+    /// Takes all texts whose keys begin so, with what follows; at most [`LIST_MAX`], none longer than [`TEXT_MAX`].
+    fn list(&mut self, prefix: &str) -> Option<Vec<(String, String)>> {
         let mut list = Vec::new();
-        while let Some((name, value)) = self.0.next_if(|(name, _)| name.starts_with(prefix)) {
-            let (Some(name), Value::String(text)) = (name.strip_prefix(prefix), value) else {
-                return None;
-            };
-            if list.len() == count_max || name.len() > TEXT_MAX || text.len() > TEXT_MAX {
+        while let Some(key) = self.1.next_if(|key| key.starts_with(prefix)) {
+            let (name, text) = (key.strip_prefix(prefix)?, self.0.get_str(key)?);
+            if list.len() == LIST_MAX || name.len() > TEXT_MAX || text.len() > TEXT_MAX {
                 return None;
             }
-            list.push((name.to_owned(), text.clone()));
+            list.push((name.to_owned(), text.to_owned()));
         }
         Some(list)
     }
@@ -164,32 +161,28 @@ impl<'a, I: Iterator<Item = (&'a str, &'a Value)>> Reader<'a, I> {
 impl Request {
     /// Reads a frame's text; `None` for anything that [`encode`](Request::encode) would not write.
     pub fn decode(kv: &Kv) -> Option<Self> {
-        let mut reader = Reader(kv.iter().peekable());
+        let keys: Vec<&str> = kv.iter().map(|(key, _)| key).collect();
+        let mut reader = Reader(kv, keys.into_iter().peekable());
         let request = match reader.text("cmd", TEXT_MAX)?.as_str() {
-            "exec" => {
-                let mut exec = Exec {
-                    token: reader.text("J", FRAME_MAX)?,
-                    shell: reader.text("shell", TEXT_MAX)?,
-                    jobid: reader.text("jobid", TEXT_MAX)?,
-                    reconnect: reader.take("reconnect").is_some_and(|v| *v == Value::Bool(true)),
-                    ..Exec::default()
-                };
-                for (name, place) in VARIABLES.iter().zip(&mut exec.variables) {
-                    *place = reader.text(name, TEXT_MAX);
-                }
-                if reader.take("devices") == Some(&Value::Bool(true)) {
-                    let rules = reader.list("device.", DEVICES_MAX)?;
-                    exec.devices = Some(rules.into_iter().map(|(_, rule)| rule).collect());
-                }
-                Request::Exec(exec)
-            }
+            "exec" => Request::Exec(Exec {
+                token: reader.text("J", FRAME_MAX)?,
+                shell: reader.text("shell", TEXT_MAX)?,
+                jobid: reader.text("jobid", TEXT_MAX)?,
+                reconnect: reader.flag("reconnect")?,
+                variables: VARIABLES.map(|name| reader.text(name, TEXT_MAX)),
+                devices: match (reader.flag("devices")?, reader.list("device.")?) {
+                    (true, rules) => Some(rules.into_iter().map(|(_, rule)| rule).collect()),
+                    (false, rules) if rules.is_empty() => None,
+                    _ => return None,
+                },
+            }),
             "run" => Request::Run(Run {
                 name: reader.text("name", TEXT_MAX)?,
-                variables: reader.list("env.", VARIABLES_MAX)?,
+                variables: reader.list("env.")?,
             }),
             _ => return None,
         };
-        reader.0.next().is_none().then_some(request)
+        reader.1.next().is_none().then_some(request)
     }
 }
 
@@ -206,14 +199,15 @@ pub fn ended(status: Status) -> Kv {
     }
 }
 
-pub(crate) fn one(key: &str, value: Value) -> Kv {
+/// Returns a text with one key, of ours and short.
+pub fn one(key: &str, value: Value) -> Kv {
     let mut kv = Kv::new();
-    // A constant key and a number are never refused.
     let _put = kv.put(key, value);
     kv
 }
 
-pub(crate) fn only(kv: &Kv, key: &str) -> Option<i64> {
+/// Returns the number of the only key.
+pub fn only(kv: &Kv, key: &str) -> Option<i64> {
     kv.get_int(key).filter(|_| kv.iter().count() == 1)
 }
 

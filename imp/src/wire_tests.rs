@@ -1,5 +1,5 @@
 use super::*;
-use crate::ask::{decode_ended, signal};
+use crate::relay::ask::{decode_ended, signal};
 
 fn exec() -> Exec {
     Exec {

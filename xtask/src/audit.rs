@@ -12,26 +12,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::print;
 
-/// Lines of the IMP itself that run with privilege (no blanks, comments, tests): what we want, and what is not exceeded.
-const PRIVILEGED_WANTED: usize = 2000;
-const PRIVILEGED_MAX: usize = 2850;
+/// Lines of the IMP itself that run with privilege (no blanks, comments, tests).
+const PRIVILEGED_MAX: usize = 2000;
 /// Lines of the crate.
 const CRATE_MAX: usize = 4000;
 /// Crates in the tree, ours among them.
 const CRATES_MAX: usize = 21;
 /// Attack cases of the list.
 const CASES: u32 = 70;
-/// Files that run after privilege has been given up for good; all others are counted as privileged.
-const UNPRIVILEGED: [&str; 8] = [
-    "relay.rs",
-    "ask.rs",
-    "names.rs",
-    "parser.rs",
-    "input.rs",
-    "devices.rs",
-    "sys/users.rs",
-    "sys/seccomp.rs",
-];
+/// Directories and files that run after privilege has been given up for good; all others are counted as privileged.
+const UNPRIVILEGED: [&str; 4] = ["relay/", "helpers/", "sys/users.rs", "sys/seal.rs"];
 /// Files of the signing crate that the monitor uses.
 const SIGN_FILES: [&str; 6] = [
     "kv.rs",
@@ -65,7 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         let lines = code_lines(&text);
         total += lines;
         let name = path.strip_prefix("imp/src")?.to_string_lossy().into_owned();
-        if !UNPRIVILEGED.contains(&name.as_str()) {
+        if !UNPRIVILEGED.iter().any(|place| name.starts_with(place)) {
             privileged += lines;
         }
         blocks.extend(unsafe_blocks(&name, &text)?);
@@ -80,7 +70,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let (proved, reasoned) = cases()?;
     let calls = system_calls()?;
     print(&format!(
-        "lines of flux-imp with privilege   {privileged:5}  (at most {PRIVILEGED_MAX}; wanted {PRIVILEGED_WANTED})"
+        "lines of flux-imp with privilege   {privileged:5}  (at most {PRIVILEGED_MAX})"
     ));
     print(&format!("lines of the signing crate used    {sign:5}"));
     print(&format!(

@@ -109,6 +109,14 @@ impl Kv {
         }
     }
 
+    /// Returns whether a key is true; a value of another type is not converted.
+    pub fn get_bool(&self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            Value::Bool(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
     /// Removes a key of flattened configuration with everything below it: `KEY`, `KEY#`, `KEY/` and `KEY.…`.
     #[cfg(feature = "config")]
     pub(crate) fn remove_tree(&mut self, key: &str) {

@@ -4,6 +4,7 @@ pub mod sys;
 
 use std::ffi::CString;
 
+use self::sys::{CLOSE, DELETE, ESTABLISH, Handle, OPEN};
 use crate::limits::Limits;
 
 /// Name of the stack: `/etc/pam.d/flux`.
@@ -12,7 +13,7 @@ const SERVICE: &std::ffi::CStr = c"flux";
 /// An open session. It must be closed with [`close`](Session::close); dropping it closes it too.
 #[derive(Debug)]
 pub struct Session {
-    handle: sys::Handle,
+    handle: Handle,
     open: bool,
     /// The limits that modules have set for the user.
     pub limits: Limits,
@@ -27,26 +28,24 @@ impl Session {
     pub fn open(user: &str, caller: &str) -> Result<Self, String> {
         let text = |name: &str| CString::new(name).map_err(|_| "pam: a name with NUL".to_owned());
         let (user, caller) = (text(user)?, text(caller)?);
-        let own = Limits::current().map_err(|err| format!("pam: cannot read limits: {err}"))?;
-        let failed = |failure: sys::Failure| format!("pam: {}: {}", failure.call, failure.why);
+        let limits = || Limits::current().map_err(|err| format!("pam: cannot read limits: {err}"));
+        let own = limits()?;
         let mut session = Session {
-            handle: sys::Handle::start(SERVICE, &user, &caller).map_err(failed)?,
+            handle: Handle::start(SERVICE, &user, &caller)?,
             open: false,
-            limits: own,
+            limits: own.clone(),
         };
-        session.handle.establish().map_err(failed)?;
-        if let Err(failure) = session.handle.open() {
+        session.handle.call(ESTABLISH)?;
+        if let Err(failure) = session.handle.call(OPEN) {
             // The session is not there, but the credentials are.
-            drop(session.handle.delete());
-            return Err(failed(failure));
+            drop(session.handle.call(DELETE));
+            return Err(failure);
         }
         session.open = true;
-        match session.handle.user() {
-            Ok(now) if now == user => {}
-            Ok(_) => return Err("pam: a module changed the user".to_owned()),
-            Err(failure) => return Err(failed(failure)),
+        if !session.handle.is_about(&user)? {
+            return Err("pam: a module changed the user".to_owned());
         }
-        session.limits = Limits::current().map_err(|err| format!("pam: cannot read limits: {err}"))?;
+        session.limits = limits()?;
         own.restore();
         Ok(session)
     }
@@ -56,11 +55,8 @@ impl Session {
         if !std::mem::take(&mut self.open) {
             return Vec::new();
         }
-        let steps = [self.handle.close(), self.handle.delete()];
-        let failures = steps.into_iter().filter_map(Result::err);
-        failures
-            .map(|failure| format!("pam: {}: {}", failure.call, failure.why))
-            .collect()
+        let steps = [self.handle.call(CLOSE), self.handle.call(DELETE)];
+        steps.into_iter().filter_map(Result::err).collect()
     }
 }
 

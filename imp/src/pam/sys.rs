@@ -5,7 +5,7 @@
     reason = "calls of a C library; every block says why it is sound"
 )]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// `PAM_SUCCESS`
 const SUCCESS: c_int = 0;
@@ -14,35 +14,16 @@ const CONVERSATION_ERROR: c_int = 19;
 /// `PAM_USER`, `PAM_RUSER`
 const ITEM_USER: c_int = 2;
 const ITEM_RUSER: c_int = 8;
-/// `PAM_ESTABLISH_CRED`, `PAM_DELETE_CRED`
-const ESTABLISH: c_int = 2;
-const DELETE: c_int = 4;
-/// `PAM_ERROR_MSG`, `PAM_TEXT_INFO`: nothing has to be answered.
-const ERROR_MESSAGE: c_int = 3;
-const TEXT: c_int = 4;
-
-#[repr(C)]
-struct Message {
-    style: c_int,
-    text: *const c_char,
-}
-
-#[repr(C)]
-struct Response {
-    text: *mut c_char,
-    code: c_int,
-}
-
-type Converse = extern "C" fn(c_int, *mut *const Message, *mut *mut Response, *mut c_void) -> c_int;
-
+/// `struct pam_conv`; the messages and answers of a conversation are of no interest here.
 #[repr(C)]
 struct Conversation {
-    converse: Converse,
+    converse: extern "C" fn(c_int, *mut c_void, *mut c_void, *mut c_void) -> c_int,
     data: *mut c_void,
 }
 
 /// `pam_handle_t`
 #[repr(C)]
+#[derive(Debug)]
 struct Opaque([u8; 0]);
 
 #[link(name = "libpam.so.0", kind = "dylib", modifiers = "+verbatim")]
@@ -62,44 +43,26 @@ unsafe extern "C" {
     fn pam_strerror(handle: *mut Opaque, status: c_int) -> *const c_char;
 }
 
-/// Nobody is there to answer: a question fails, a remark is passed over.
-extern "C" fn converse(
-    count: c_int,
-    messages: *mut *const Message,
-    answers: *mut *mut Response,
-    _data: *mut c_void,
-) -> c_int {
-    let Ok(size) = usize::try_from(count) else {
-        return CONVERSATION_ERROR;
-    };
-    for at in 0..size {
-        // SAFETY: libpam passes `count` pointers, so this one is inside.
-        let place = unsafe { messages.add(at) };
-        // SAFETY: a place inside of libpam's array.
-        let message = unsafe { *place };
-        // SAFETY: libpam passes pointers to messages.
-        let style = unsafe { (*message).style };
-        if style != ERROR_MESSAGE && style != TEXT {
-            return CONVERSATION_ERROR;
-        }
-    }
-    // SAFETY: libpam frees what is allocated here, as its interface demands.
-    let room = unsafe { libc::calloc(size.max(1), size_of::<Response>()) };
-    if room.is_null() {
-        return CONVERSATION_ERROR;
-    }
-    // SAFETY: `answers` is where libpam wants the pointer.
-    unsafe { *answers = room.cast() };
-    SUCCESS
-}
+/// A call of a session's beginning or end: its name, itself, its flags.
+#[derive(Debug)]
+pub struct Step(
+    &'static str,
+    unsafe extern "C" fn(*mut Opaque, c_int) -> c_int,
+    c_int,
+);
 
-/// A step that failed, and libpam's words for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Name of the call.
-    pub call: &'static str,
-    /// Why.
-    pub why: String,
+/// Gives the process the user's credentials.
+pub const ESTABLISH: Step = Step("pam_setcred", pam_setcred, 2);
+/// Takes the credentials away again.
+pub const DELETE: Step = Step("pam_setcred", pam_setcred, 4);
+/// Opens the session.
+pub const OPEN: Step = Step("pam_open_session", pam_open_session, 0);
+/// Closes the session.
+pub const CLOSE: Step = Step("pam_close_session", pam_close_session, 0);
+
+/// Nobody is there to answer, and nobody to read: whatever a module says or asks fails.
+extern "C" fn converse(_: c_int, _: *mut c_void, _: *mut c_void, _: *mut c_void) -> c_int {
+    CONVERSATION_ERROR
 }
 
 /// A conversation with libpam; ends with it.
@@ -111,7 +74,7 @@ pub struct Handle {
 
 impl Handle {
     /// Begins for a user; `caller` is who asks for it.
-    pub fn start(service: &CStr, user: &CStr, caller: &CStr) -> Result<Self, Failure> {
+    pub fn start(service: &CStr, user: &CStr, caller: &CStr) -> Result<Self, String> {
         // libpam copies this during the call.
         let conversation = Conversation {
             converse,
@@ -121,15 +84,9 @@ impl Handle {
             raw: std::ptr::null_mut(),
             last: SUCCESS,
         };
+        let (service, name) = (service.as_ptr(), user.as_ptr());
         // SAFETY: the texts end with NUL, the conversation is copied during the call, `raw` is writable.
-        let status = unsafe {
-            pam_start(
-                service.as_ptr(),
-                user.as_ptr(),
-                &raw const conversation,
-                &raw mut handle.raw,
-            )
-        };
+        let status = unsafe { pam_start(service, name, &raw const conversation, &raw mut handle.raw) };
         handle.check("pam_start", status)?;
         for (item, value) in [(ITEM_USER, user), (ITEM_RUSER, caller)] {
             // SAFETY: the handle is live; libpam copies the text.
@@ -139,64 +96,36 @@ impl Handle {
         Ok(handle)
     }
 
-    /// Returns the user of the conversation: a module may have changed it.
-    pub fn user(&mut self) -> Result<CString, Failure> {
+    /// Returns whether the conversation is still about a user: a module may have changed that.
+    pub fn is_about(&mut self, user: &CStr) -> Result<bool, String> {
         let mut value = std::ptr::null();
         // SAFETY: the handle is live, `value` is writable.
         let status = unsafe { pam_get_item(self.raw, ITEM_USER, &raw mut value) };
         self.check("pam_get_item", status)?;
-        if value.is_null() {
-            return Err(Failure {
-                call: "pam_get_item",
-                why: "no user".to_owned(),
-            });
-        }
-        // SAFETY: PAM_USER is a text with NUL that belongs to the live handle.
-        Ok(unsafe { CStr::from_ptr(value.cast()) }.to_owned())
+        // SAFETY: where it is not null, PAM_USER is a text with NUL that belongs to the live handle.
+        Ok(!value.is_null() && unsafe { CStr::from_ptr(value.cast()) } == user)
     }
 
-    /// Gives the process the user's credentials.
-    pub fn establish(&mut self) -> Result<(), Failure> {
-        // SAFETY: the handle is live.
-        let status = unsafe { pam_setcred(self.raw, ESTABLISH) };
-        self.check("pam_setcred", status)
+    /// Does a step.
+    pub fn call(&mut self, Step(name, step, flags): Step) -> Result<(), String> {
+        // SAFETY: the handle is live, and `step` is one of the calls above.
+        let status = unsafe { step(self.raw, flags) };
+        self.check(name, status)
     }
 
-    /// Takes the credentials away again.
-    pub fn delete(&mut self) -> Result<(), Failure> {
-        // SAFETY: the handle is live.
-        let status = unsafe { pam_setcred(self.raw, DELETE) };
-        self.check("pam_setcred", status)
-    }
-
-    /// Opens the session.
-    pub fn open(&mut self) -> Result<(), Failure> {
-        // SAFETY: the handle is live.
-        let status = unsafe { pam_open_session(self.raw, 0) };
-        self.check("pam_open_session", status)
-    }
-
-    /// Closes the session.
-    pub fn close(&mut self) -> Result<(), Failure> {
-        // SAFETY: the handle is live.
-        let status = unsafe { pam_close_session(self.raw, 0) };
-        self.check("pam_close_session", status)
-    }
-
-    fn check(&mut self, call: &'static str, status: c_int) -> Result<(), Failure> {
+    fn check(&mut self, call: &str, status: c_int) -> Result<(), String> {
         self.last = status;
         if status == SUCCESS {
             return Ok(());
         }
         // SAFETY: libpam's texts are constants, whatever the handle.
         let text = unsafe { pam_strerror(self.raw, status) };
-        let why = if text.is_null() {
-            format!("status {status}")
-        } else {
-            // SAFETY: not null, so a constant text with NUL.
-            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
-        };
-        Err(Failure { call, why })
+        if text.is_null() {
+            return Err(format!("pam: {call}: status {status}"));
+        }
+        // SAFETY: not null, so a constant text with NUL.
+        let why = unsafe { CStr::from_ptr(text) };
+        Err(format!("pam: {call}: {}", why.to_string_lossy()))
     }
 }
 

@@ -2,31 +2,56 @@
 
 #![expect(unsafe_code, reason = "system calls; every block says why it is sound")]
 
-pub mod arena;
 pub mod bpf;
 pub mod cred;
 pub mod fd;
 pub mod process;
-pub mod seccomp;
+pub mod seal;
 pub mod signal;
 pub mod users;
 
+use std::ffi::CString;
 use std::io;
 
 /// Turns the -1 of a system call into the error it stands for.
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result == -1 {
+fn check<T: PartialEq + From<i8>>(result: T) -> io::Result<T> {
+    if result == T::from(-1) {
         Err(io::Error::last_os_error())
     } else {
         Ok(result)
     }
 }
 
-/// The same for results of `syscall(2)`.
-fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
+/// Compares a name with a shell's pattern: `*`, `?`, `[…]`. Texts with NUL do not match.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let (Ok(pattern), Ok(name)) = (CString::new(pattern), CString::new(name)) else {
+        return false;
+    };
+    // SAFETY: both texts end with NUL.
+    unsafe { libc::fnmatch(pattern.as_ptr(), name.as_ptr(), 0) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, want) in [
+            ("FLUX_*", "FLUX_JOB", true),
+            ("FLUX_*", "XFLUX_JOB", false),
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("[ab]c", "bc", true),
+            ("*a*b", "xxayyab", true),
+            ("*a*b", "xxayya", false),
+            ("a**", "a", true),
+            ("a", "a\0", false),
+        ] {
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        }
     }
 }

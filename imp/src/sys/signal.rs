@@ -1,41 +1,40 @@
 //! Signals and timers.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::FromRawFd;
 
 use super::check;
 
 /// Highest signal number.
 const SIGNAL_MAX: i32 = 64;
 
-fn set_of(signals: Option<&[i32]>) -> libc::sigset_t {
-    // SAFETY: all bytes zero is a valid set; the calls below fill it.
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: all bytes zero is the empty set.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    match signals {
-        // SAFETY: `set` is writable.
-        None => unsafe { libc::sigfillset(&raw mut set) },
-        // SAFETY: `set` is writable.
-        Some(_) => unsafe { libc::sigemptyset(&raw mut set) },
-    };
-    for signal in signals.unwrap_or_default() {
+    for signal in signals {
         // SAFETY: `set` is writable; a bad number is refused.
         unsafe { libc::sigaddset(&raw mut set, *signal) };
     }
     set
 }
 
+fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: `set` is a whole set.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, std::ptr::null_mut()) }).map(drop)
+}
+
 /// Blocks all signals.
 pub fn block_all() -> io::Result<()> {
-    let set = set_of(None);
-    // SAFETY: `set` is a whole set.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }).map(drop)
+    let mut set = set_of(&[]);
+    // SAFETY: `set` is writable.
+    unsafe { libc::sigfillset(&raw mut set) };
+    set_mask(&set)
 }
 
 /// Blocks no signal. Allocates nothing.
 pub fn unblock_all() -> io::Result<()> {
-    let set = set_of(Some(&[]));
-    // SAFETY: `set` is a whole set.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }).map(drop)
+    set_mask(&set_of(&[]))
 }
 
 /// Gives every signal its default action. Allocates nothing.
@@ -65,20 +64,14 @@ pub fn stop_timers() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns a file from which these (blocked) signals can be read; reading never waits.
-pub fn signal_file(signals: &[i32]) -> io::Result<OwnedFd> {
-    let set = set_of(Some(signals));
-    // SAFETY: `set` is a whole set.
-    let fd = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
-    // SAFETY: new and ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// Size of what a signal file gives for one signal.
 pub const SIGNAL_INFO_SIZE: usize = size_of::<libc::signalfd_siginfo>();
 
-/// Returns the number in what a signal file gave: its first word.
-pub fn signal_number(info: &[u8; SIGNAL_INFO_SIZE]) -> i32 {
-    let word = info.first_chunk().copied().unwrap_or_default();
-    i32::from_ne_bytes(word)
+/// Returns a file from which these (blocked) signals can be read; reading never waits.
+pub fn signal_file(signals: &[i32]) -> io::Result<File> {
+    let set = set_of(signals);
+    // SAFETY: `set` is a whole set.
+    let fd = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+    // SAFETY: new and ours.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }

@@ -59,7 +59,7 @@ fn case_051_groups() {
     let begun = Instant::now();
     world
         .try_exec(&token, "")
-        .refused("the name service does not answer");
+        .refused("the helper for names does not answer");
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
 

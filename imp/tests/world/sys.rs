@@ -171,11 +171,11 @@ pub fn as_root_then(command: &mut Command, uid: u32, secure_bits: bool) {
 }
 
 /// Connects to a listener that does not accept until no more can wait.
-pub fn fill(socket: &str) -> Vec<std::os::fd::OwnedFd> {
+pub fn fill(socket: &str) -> Vec<std::os::unix::net::UnixStream> {
     let path = CString::new(socket).unwrap();
     let mut waiting = Vec::new();
-    while let Ok(fd) = flux_imp::sys::fd::connect_unix(&path, libc::SOCK_STREAM, None) {
-        waiting.push(fd);
+    while let Ok(stream) = flux_imp::sys::fd::connect(&path) {
+        waiting.push(stream);
     }
     waiting
 }

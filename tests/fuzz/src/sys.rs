@@ -1,8 +1,12 @@
-//! How much memory does a decoder hold at its worst moment? (A counting global allocator.)
-#![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
+//! How much memory does a decoder hold at its worst moment, and how long does it compute? (A counting global allocator, a clock.)
+#![expect(
+    unsafe_code,
+    reason = "GlobalAlloc is an unsafe trait, and the clock a system call"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -49,4 +53,18 @@ pub fn peak_of(work: impl FnOnce()) -> usize {
     PEAK.store(before, Relaxed);
     work();
     PEAK.load(Relaxed).saturating_sub(before)
+}
+
+/// Returns for how long this thread has computed: a machine that is busy, or a process that is stopped, does not count.
+pub fn computed() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is writable.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }

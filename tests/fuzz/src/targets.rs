@@ -18,7 +18,9 @@ use flux_formats::resource_set::{ResourceKind, ResourceSet};
 use flux_formats::taskmap::Taskmap;
 use flux_formats::treeobj::{TreeObj, normalize_key};
 use flux_formats::{mustache, signal, size};
-use flux_imp::{ask, config, device, input, log, parser, wire};
+use flux_imp::helpers::{parser, schema};
+use flux_imp::relay::{ask, input, report};
+use flux_imp::{config, device, log, wire};
 use flux_sign::kv::Kv;
 
 /// A decoder under test.
@@ -302,17 +304,30 @@ fn imp_message(bytes: &[u8]) {
     }
     drop((
         ask::decode_ended(&kv),
-        log::decode(&kv).map(|(_, text)| log::plain(text)),
+        report::decode(&kv).map(|(_, text)| log::plain(text)),
     ));
 }
 
+/// The same bytes as `imp/conf.d` and as `security/conf.d`, through the sandbox's work and the monitor's look at the answer.
 fn imp_config(bytes: &[u8]) {
-    if let Ok(kv) = parser::flatten(&[(String::new(), bytes.to_vec())])
-        && let Ok(config) = config::Config::from_kv(kv)
-        && let Ok(run) = config.run("prolog")
-    {
-        let mut patterns = run.allowed_environment.iter();
-        let _allowed = patterns.any(|pattern| config::matches(pattern, "FLUX_JOB_ID"));
+    let Ok(kv) = parser::flatten(&[(String::new(), bytes.to_vec())]) else {
+        return;
+    };
+    let Ok(answer) = schema::check(&kv, &kv) else {
+        return;
+    };
+    assert!(answer.get("mistake").is_none() && Kv::decode(&answer.encode()).is_ok());
+    let config = config::Config(answer);
+    assert!(config.number("log-level").is_ok());
+    if config.flag("exec") == Ok(true) {
+        assert!(config.cgroup().is_ok() && config.flag("exec.pam").is_ok());
+        let uid_min = config.number("exec.min-uid").ok();
+        assert!(uid_min.is_some_and(|uid| u32::try_from(uid).is_ok()));
+        assert!(config.list("exec.user").count() <= wire::LIST_MAX);
+    }
+    if config.run_path("prolog").is_ok() {
+        let mut patterns = config.list("run.prolog.environment");
+        let _allowed = patterns.any(|pattern| flux_imp::sys::matches(pattern, "FLUX_JOB_ID"));
     }
 }
 

@@ -1,8 +1,9 @@
-//! A filter that leaves a process nothing but writing to open files and ending.
+//! Shutting a process off: all the memory that it may ever use, and a filter that leaves it nothing but writing and ending.
 
 use std::io;
 
 use super::check;
+use super::process::prctl;
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xC000_003E;
@@ -26,9 +27,34 @@ fn statement(code: u16, k: u32) -> libc::sock_filter {
     }
 }
 
+/// Leaves this process `size` bytes of memory, `write`, `exit` and `exit_group`; anything else kills it.
+pub fn seal(size: usize) -> io::Result<()> {
+    reserve(size)?;
+    allow_writing_only()
+}
+
+/// Takes the memory in one piece and gives it back to the C library's allocator, which is told to keep it: until all of it is
+/// used it makes no system call, and then the filter ends the process.
+fn reserve(size: usize) -> io::Result<()> {
+    for (option, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, -1)] {
+        // SAFETY: takes numbers only.
+        if unsafe { libc::mallopt(option, value) } == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+    }
+    // SAFETY: takes a number only.
+    let block = unsafe { libc::malloc(size) };
+    if block.is_null() {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    // SAFETY: the block has just been allocated and nobody has it.
+    unsafe { libc::free(block) };
+    Ok(())
+}
+
 /// Lets the rest of the process call `write`, `exit` and `exit_group`; anything else kills it.
-pub fn allow_writing_only() -> io::Result<()> {
-    super::process::set_no_new_privileges()?;
+fn allow_writing_only() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
     let equal = |k, jt, jf| libc::sock_filter {
         code: JUMP_EQUAL,

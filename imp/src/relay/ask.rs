@@ -25,11 +25,9 @@ impl Request {
                         text(&mut kv, name, value)?;
                     }
                 }
-                if let Some(devices) = &exec.devices {
-                    kv.put("devices", Value::Bool(true))?;
-                    for (at, rule) in devices.iter().enumerate() {
-                        text(&mut kv, &format!("device.{at}"), rule)?;
-                    }
+                kv.put("devices", Value::Bool(exec.devices.is_some()))?;
+                for (at, rule) in exec.devices.iter().flatten().enumerate() {
+                    text(&mut kv, &format!("device.{at}"), rule)?;
                 }
             }
             Request::Run(run) => {

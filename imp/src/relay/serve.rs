@@ -2,23 +2,22 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::{ask, devices, input, report};
 use crate::environment::is_name;
-use crate::log::{self, Level};
+use crate::log::Level;
 use crate::start::Caller;
 use crate::supervise::RELAYED;
-use crate::sys::cred;
-use crate::sys::fd::{poll, position, seek, standard};
+use crate::sys::fd::poll;
 use crate::sys::process::{self, Pid, Status};
 use crate::sys::signal::{self, SIGNAL_INFO_SIZE};
-use crate::wire::{self, Request, VARIABLES, VARIABLES_MAX};
-use crate::{ask, devices, input};
+use crate::wire::{self, LIST_MAX, Request, VARIABLES};
 
 /// Longest document; J alone may have 4 MiB.
 const INPUT_MAX: usize = wire::FRAME_MAX + (1 << 20);
@@ -27,21 +26,8 @@ const FRAME_TIME: Duration = Duration::from_secs(5);
 /// Program that writes the document instead of standard input.
 const HELPER: &str = "FLUX_IMP_EXEC_HELPER";
 
-/// Becomes the caller for good.
-///
-/// # Errors
-/// What a system call returned; the process must end then.
-pub fn drop_privilege(caller: &Caller) -> io::Result<()> {
-    cred::set_group(caller.gid)?;
-    cred::set_user(caller.uid)?;
-    cred::clear_capabilities()?;
-    process::set_undumpable()?;
-    if cred::no_way_back(caller.uid, caller.gid) {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-}
+/// The monitor: the socket to it, and its process.
+pub type Monitor = (UnixStream, Pid);
 
 /// What the caller's words ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +46,7 @@ pub enum Wanted {
 }
 
 /// Runs the relay to its end; returns the exit code, or does not return when a signal ended the job.
-pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid) -> i32 {
+pub fn run(caller: &Caller, wanted: Wanted, (mut monitor, child): Monitor) -> i32 {
     let signals = match signal::signal_file(&RELAYED) {
         Ok(signals) => signals,
         Err(err) => return fail(&format!("cannot wait for signals: {err}")),
@@ -86,8 +72,8 @@ pub fn run(caller: &Caller, wanted: Wanted, mut monitor: UnixStream, child: Pid)
         if spoke {
             match wire::receive(&mut monitor, FRAME_TIME) {
                 Ok(Some(kv)) => {
-                    if let Some((level, text)) = log::decode(&kv) {
-                        log::to_stderr(level, text);
+                    if let Some((level, text)) = report::decode(&kv) {
+                        report::to_stderr(level, text);
                     } else if let Some(status) = ask::decode_ended(&kv) {
                         // It ends now; nobody else has to bury it.
                         drop(process::wait(child));
@@ -115,7 +101,7 @@ fn ask(monitor: &mut UnixStream, request: &Request) -> Result<(), String> {
 }
 
 fn fail(why: &str) -> i32 {
-    log::to_stderr(Level::Fatal, why);
+    report::to_stderr(Level::Fatal, why);
     1
 }
 
@@ -124,8 +110,9 @@ fn end(status: Status) -> i32 {
     match status {
         Status::Exited(code) => code,
         Status::Killed(number) => {
+            let own = i32::try_from(std::process::id()).ok().and_then(process::child);
             if signal::unblock_all().is_ok() {
-                process::raise(number);
+                own.inspect(|own| process::kill(*own, number));
             }
             // The signal does not end this process, so the code must say it.
             128 + number
@@ -133,18 +120,18 @@ fn end(status: Status) -> i32 {
     }
 }
 
-fn next_signal(signals: &OwnedFd) -> Option<i32> {
+fn next_signal(mut signals: &File) -> Option<i32> {
     let mut info = [0; SIGNAL_INFO_SIZE];
-    let mut file = File::from(signals.try_clone().ok()?);
-    file.read_exact(&mut info).ok()?;
-    Some(signal::signal_number(&info))
+    signals.read_exact(&mut info).ok()?;
+    // The number is the first word.
+    Some(i32::from_ne_bytes(*info.first_chunk()?))
 }
 
 /// Returns what to ask for; nothing when the monitor has refused before the input was there.
 fn request(
     caller: &Caller,
     wanted: Wanted,
-    signals: &OwnedFd,
+    signals: &File,
     monitor: &UnixStream,
 ) -> Result<Option<Request>, String> {
     let (shell, jobid, reconnect) = match wanted {
@@ -170,7 +157,7 @@ fn request(
     let input = input::parse(&document)?;
     let (devices, warnings) = devices::resolve(&input);
     for warning in warnings {
-        log::to_stderr(Level::Warning, &warning);
+        report::to_stderr(Level::Warning, &warning);
     }
     Ok(Some(Request::Exec(wire::Exec {
         token: input.token,
@@ -197,7 +184,7 @@ fn script_variables(caller: &Caller) -> Vec<(String, String)> {
     // When there are too many, Flux's own come first; of two with one name the first counts.
     list.sort_by_key(|(key, _)| (!key.starts_with("FLUX_"), key.clone()));
     list.dedup_by(|later, first| later.0 == first.0);
-    list.truncate(VARIABLES_MAX);
+    list.truncate(LIST_MAX);
     list
 }
 
@@ -230,11 +217,13 @@ fn ask_helper(caller: &Caller, words: &str) -> Result<Vec<u8>, String> {
 
 /// Reads the document from standard input: all of it, or, where input can seek, its first line. What follows that line is the
 /// shell's. Nothing when the monitor has something to say before.
-fn read_standard_input(signals: &OwnedFd, monitor: &UnixStream) -> Result<Option<Vec<u8>>, String> {
+fn read_standard_input(signals: &File, monitor: &UnixStream) -> Result<Option<Vec<u8>>, String> {
     let failed = |err: io::Error| format!("exec: cannot read standard input: {err}");
-    let stdin = standard(0);
-    let begin = position(stdin).ok();
+    let stdin = io::stdin();
+    let stdin = stdin.as_fd();
+    // Not through the library's buffer: what is not ours has to stay unread.
     let mut file = File::from(stdin.try_clone_to_owned().map_err(failed)?);
+    let begin = file.stream_position().ok();
     let mut document = Vec::new();
     let mut part = vec![0; 64 << 10];
     loop {
@@ -263,7 +252,7 @@ fn read_standard_input(signals: &OwnedFd, monitor: &UnixStream) -> Result<Option
         if let (Some(begin), Some(line)) = (begin, line) {
             document.truncate(line);
             let rest = begin.saturating_add(u64::try_from(line + 1).unwrap_or(u64::MAX));
-            seek(stdin, rest).map_err(failed)?;
+            file.seek(SeekFrom::Start(rest)).map_err(failed)?;
             return Ok(Some(document));
         }
         if count == 0 {

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use crate::config::matches;
-use crate::input::{DevicePolicy, Input};
-use crate::wire::DEVICES_MAX;
+use super::input::{DevicePolicy, Input};
+use crate::sys::matches;
+use crate::wire::LIST_MAX;
 
 /// Devices of every job unless the policy is strict.
 const USUAL: [(&str, &str); 8] = [
@@ -41,12 +41,12 @@ pub fn resolve(input: &Input) -> (Option<Vec<String>>, Vec<String>) {
         }
         rules.extend(found.into_iter().map(|numbers| format!("{numbers}:{access}")));
     }
-    if rules.len() > DEVICES_MAX {
+    if rules.len() > LIST_MAX {
         warnings.push(format!(
-            "exec: DeviceAllow: only {DEVICES_MAX} of {} devices are allowed",
+            "exec: DeviceAllow: only {LIST_MAX} of {} devices are allowed",
             rules.len()
         ));
-        rules.truncate(DEVICES_MAX);
+        rules.truncate(LIST_MAX);
     }
     (Some(rules), warnings)
 }
