@@ -175,7 +175,8 @@ impl Db {
         let synchronous = if durable { "NORMAL" } else { "OFF" };
         let setup = format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = OFF;
-             PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -8000;
+             PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216; PRAGMA wal_autocheckpoint = 4000;
+             PRAGMA cache_size = -8000;
              BEGIN; {SCHEMA}"
         );
         db.check(db.connection.execute_batch(&setup))?;
@@ -427,10 +428,18 @@ impl Db {
         self.check(rows.and_then(Iterator::collect))
     }
 
-    /// Empties the journal.
-    pub(crate) fn clear_journal(&self) -> Result<(), StoreError> {
-        self.check(self.connection.execute("DELETE FROM journal", []))
-            .map(|_| ())
+    /// Returns the id of the newest row of the journal; 0 when it is empty.
+    pub(crate) fn journal_end(&self) -> Result<i64, StoreError> {
+        self.number("SELECT MAX(id) FROM journal")
+    }
+
+    /// Drops the rows of the journal up to `end`.
+    pub(crate) fn clear_journal(&self, end: i64) -> Result<(), StoreError> {
+        self.check(
+            self.connection
+                .execute("DELETE FROM journal WHERE id <= ?1", [end]),
+        )
+        .map(|_| ())
     }
 
     /// Marks a blob as reached by the garbage collection `epoch`; returns whether it is a directory node of

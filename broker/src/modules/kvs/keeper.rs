@@ -3,26 +3,27 @@
 //!
 //! * With a `statedir` every transaction goes to a journal in the store's file. Durable commits wait until
 //!   their records are on stable storage; those that come meanwhile share the next transaction.
-//! * A *spill* writes the directory nodes and values that are not stored yet, with the roots of all namespaces,
-//!   and empties the journal, in one transaction on the store's thread. It happens when enough has gathered in
+//! * A *spill* writes the directory nodes and values that are not stored yet, then the roots of all namespaces,
+//!   and drops the journal that they make needless. It happens when enough has gathered in
 //!   memory, when somebody asks for a blob that was only told about, and at a clean stop.
 //! * After a spill, what it stored and what was not changed in the last two periods leaves memory.
 //!
 //! When the file cannot be written, durable commits are refused with file and cause, records wait in memory,
 //! and a timer tries again until it works.
 
+mod spilling;
+
 use super::Kvs;
 use super::commit::{Pending, ReadyReply};
 use super::journal;
 use super::node::Dir;
-use super::service::{PRIMARY, Space};
+use super::service::Space;
 use super::spill::{self, Spilled};
 use super::txn::Change;
 use crate::modules::content;
-use crate::modules::content_sqlite::{Db, SpaceRow, StoreError, local as store};
+use crate::modules::content_sqlite::{Db, local as store};
 use crate::service::{Cx, RpcError};
 use flux_formats::blobref::{BlobRef, HashType};
-use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub(super) struct Keeper {
     writing: bool,
     /// Bytes in the journal on disk.
     journal_bytes: usize,
+    /// Journal transactions that failed so far.
+    journal_failures: u64,
     /// Transactions recorded so far, and how many of them are in the store's file.
     position: u64,
     written: u64,
@@ -212,66 +215,6 @@ impl Keeper {
     }
 }
 
-/// What a spill writes, moved to the store's thread.
-struct Snapshot {
-    hash: HashType,
-    spaces: Vec<(String, u32, u32, u64, Dir)>,
-    exposed: Vec<Dir>,
-    /// Write the roots and empty the journal.
-    roots: bool,
-    /// Also add a checkpoint that `flux content checkpoint list` shows.
-    checkpoint: bool,
-    timestamp: f64,
-}
-
-impl Snapshot {
-    fn write(self, db: &mut Db) -> Result<Spilled, StoreError> {
-        let mut spilled = Spilled::default();
-        let mut put = |blobref: BlobRef, bytes, internal| {
-            let blob = crate::modules::content_sqlite::Blob {
-                digest: blobref.digest().to_vec(),
-                bytes,
-                internal,
-            };
-            db.store(&blob)
-        };
-        for (_, _, _, _, root) in &self.spaces {
-            spill::collect(root, self.hash, &mut spilled, &mut put)?;
-        }
-        for root in &self.exposed {
-            spill::collect(root, self.hash, &mut spilled, &mut put)?;
-        }
-        if self.roots {
-            let rows: Vec<SpaceRow> = self
-                .spaces
-                .iter()
-                .map(|(name, owner, flags, seq, root)| SpaceRow {
-                    name: name.clone(),
-                    owner: *owner,
-                    flags: *flags,
-                    seq: *seq,
-                    root: root.blobref(self.hash).digest().to_vec(),
-                })
-                .collect();
-            db.set_spaces(&rows)?;
-            db.clear_journal()?;
-        }
-        if let Some((_, _, _, seq, root)) = self
-            .spaces
-            .iter()
-            .find(|(name, ..)| self.checkpoint && name == PRIMARY)
-        {
-            let rootref = root.blobref(self.hash).to_string();
-            let value =
-                json!({"version": 1, "rootref": rootref, "sequence": seq, "timestamp": self.timestamp});
-            let id = db.put_checkpoint(&value, 5)?;
-            db.set_epoch(id + 1);
-            db.set_meta("checkpoint", id)?;
-        }
-        Ok(spilled)
-    }
-}
-
 impl Kvs {
     /// Called at the end of each turn that changed something: starts what is due.
     pub(super) fn keep(&mut self, cx: &mut Cx<'_>) {
@@ -346,6 +289,7 @@ impl Kvs {
                 self.keep(cx);
             }
             Err(err) => {
+                keeper.journal_failures += 1;
                 // the order must stay: these come before what was recorded meanwhile
                 let mut all = Arc::unwrap_or_clone(records);
                 all.append(&mut keeper.records);
@@ -400,94 +344,6 @@ impl Kvs {
     /// Stores everything and makes a checkpoint of it.
     pub(super) fn checkpoint(&mut self, cx: &mut Cx<'_>) {
         self.spill(cx, true);
-    }
-
-    /// Writes everything that is not stored, in one transaction.
-    fn spill(&mut self, cx: &mut Cx<'_>, checkpoint: bool) {
-        if self.keeper.mode == Mode::Memory {
-            return;
-        }
-        if self.keeper.spilling || self.keeper.writing {
-            // were an earlier batch to fail, its records would be written again after the snapshot has them
-            self.keeper.spill_wanted = Some(checkpoint || self.keeper.spill_wanted == Some(true));
-            return;
-        }
-        self.keeper.spill_wanted = None;
-        // records made so far are in the snapshot; answers to them wait for the same transaction
-        self.write_journal(cx);
-        let durable = self.keeper.is_durable();
-        self.keeper.spilling = true;
-        let before = self.keeper.epoch;
-        self.keeper.epoch += 1;
-        let exposed = std::mem::take(&mut self.keeper.exposed);
-        let spaces = self.spaces.values();
-        let snapshot = Snapshot {
-            hash: self.hash,
-            spaces: spaces
-                .map(|space| {
-                    (
-                        space.name.to_string(),
-                        space.owner,
-                        space.flags,
-                        space.seq,
-                        space.root.clone(),
-                    )
-                })
-                .collect(),
-            exposed: exposed.clone(),
-            roots: durable || checkpoint,
-            checkpoint: durable || checkpoint,
-            timestamp: now(),
-        };
-        let dirty = std::mem::take(&mut self.keeper.dirty_bytes);
-        let sync = durable && checkpoint;
-        let waiting = std::mem::take(&mut self.keeper.waiting);
-        let held = std::mem::take(&mut self.keeper.held_for_checkpoint);
-        store::write(
-            cx,
-            sync,
-            move |db| snapshot.write(db),
-            move |kvs: &mut Kvs, cx, result| {
-                kvs.keeper.spilling = false;
-                match result {
-                    Ok(spilled) => {
-                        spilled.mark();
-                        kvs.keeper.spill_failed = false;
-                        kvs.recovered(cx);
-                        kvs.keeper.journal_bytes = 0;
-                        kvs.thin_all(cx, before);
-                        held.into_iter().for_each(|reply| reply.send(cx));
-                        kvs.keep(cx);
-                    }
-                    Err(err) => {
-                        kvs.keeper.spill_failed = true;
-                        held.into_iter().for_each(|reply| reply.fail(cx, &err));
-                        kvs.keeper.dirty_bytes += dirty;
-                        kvs.keeper.exposed.extend(exposed);
-                        kvs.failed(cx, err);
-                    }
-                }
-                for settled in waiting {
-                    settled(cx);
-                }
-                kvs.stop_when_kept(cx);
-            },
-        );
-    }
-
-    /// Lets go of what the store has and what was not changed since `epoch`.
-    fn thin_all(&mut self, cx: &mut Cx<'_>, epoch: u32) {
-        let (mut left, mut gone) = (0, Vec::from(std::mem::take(&mut self.keeper.recent)));
-        for space in self.spaces.values_mut() {
-            left += spill::thin(&mut space.root, epoch, self.hash, &mut gone);
-        }
-        tracing::debug!(bytes = left, "kvs in memory after a spill");
-        // freeing thousands of nodes takes milliseconds
-        let free = move |_: &mut Db| {
-            drop(gone);
-            Ok(())
-        };
-        store::read(cx, free, |_: &mut Kvs, _, _| {});
     }
 
     /// Calls `done` when every blob that a client may have been told of can be loaded.
@@ -581,11 +437,4 @@ impl Kvs {
         self.keeper.stopping = false;
         cx.stopped();
     }
-}
-
-fn now() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
