@@ -38,3 +38,6 @@ need_rust() {
 
 # what building needs, on a bare Debian 12
 build_packages="gcc libc6-dev make pkg-config libhwloc-dev libudev-dev"
+
+# what makes the bytes of flux-imp the same in every directory and for every user
+reproducible_flags() { printf '%s' "--remap-path-prefix=$PWD=/flux --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"; }

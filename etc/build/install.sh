@@ -16,7 +16,7 @@ with_paths cargo rustc --quiet --release -p flux-broker --bin flux-broker -- $sm
 # A shell starts on each node of each job. It uses libc alone; without a dynamic linker it starts in half the time.
 with_paths cargo rustc --quiet --release -p flux-shell --bin flux-shell -- -C target-feature=+crt-static
 cargo run --quiet -p xtask -- wasm
-imp_build() { with_paths cargo build --quiet --locked --manifest-path imp/Cargo.toml --target-dir "$target/imp" "$@"; }
+imp_build() { RUSTFLAGS=$(reproducible_flags) with_paths cargo build --quiet --locked --manifest-path imp/Cargo.toml --target-dir "$target/imp" "$@"; }
 imp_build --release --bin flux-imp
 imp_build --profile pam --package pam_flux
 dest=$DESTDIR$PREFIX

@@ -129,3 +129,25 @@ fn a_machine_without_configuration_is_told_what_to_do() {
         .says("etc/flux/security.toml")
         .says("FAILED");
 }
+
+#[test]
+fn the_help_names_every_check() {
+    let output = Sandbox::new().run("flux", &["doctor", "--help"]);
+    for check in [
+        "users",
+        "security",
+        "certificate",
+        "munge",
+        "clock",
+        "imp",
+        "pam",
+        "cgroup",
+        "resources",
+        "statedir",
+        "parent",
+        "peers",
+        "Exit status",
+    ] {
+        output.ok().says(check);
+    }
+}

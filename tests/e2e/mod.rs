@@ -1,5 +1,6 @@
 //! What a user sees, through the real programs. One file per word.
 
+mod admin_guide;
 mod alloc;
 mod attr;
 mod batch;

@@ -244,7 +244,7 @@ fn an_administrator_works_as_the_guide_says() {
         .says("test1");
     site.flux(ROOT, &["queue", "stop"]).ok();
     let waits = site
-        .flux(ALICE, &["submit", "-N1", "id", "-un"])
+        .flux(ALICE, &["submit", "--urgency=hold", "-N1", "id", "-un"])
         .ok()
         .line()
         .to_owned();
@@ -263,6 +263,23 @@ fn an_administrator_works_as_the_guide_says() {
         assert!(of(0).len() > 20 && of(0) == of(2), "{space}: {}", of(0));
     }
     site.flux(ROOT, &["config", "reload"]).ok();
+    // the IMP reads its configuration for each job
+    let file = site.sysconfdir().join("flux/imp/conf.d/imp.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("flux-shell", "flux-shell-of-old")).unwrap();
+    site.flux(ROOT, &["queue", "start"]).ok();
+    site.flux(BOB, &["run", "true"])
+        .fails()
+        .complains("not in allowed-shells list");
+    std::fs::write(&file, text).unwrap();
+    site.flux(BOB, &["run", "true"]).ok();
+    site.flux(ROOT, &["queue", "stop"]).ok();
+    // `systemctl stop flux` on one node
+    site.signal(2, nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(site.wait_end(2, Duration::from_secs(60)), Some(0));
+    site.wait_online("0-1");
+    site.start(2);
+    site.wait_online("0-2");
     site.flux(ROOT, &["shutdown"]).ok();
     assert_eq!(
         site.wait_end(0, Duration::from_secs(60)),
@@ -282,6 +299,7 @@ fn an_administrator_works_as_the_guide_says() {
         .ok()
         .says(&format!("{waits} SCHED"));
     site.flux(ROOT, &["queue", "start"]).ok();
+    site.flux(ALICE, &["job", "urgency", &waits, "default"]).ok();
     let output = site.flux(ALICE, &["job", "attach", &waits]);
     assert_eq!(output.ok().line(), "alice");
 }
@@ -321,6 +339,63 @@ fn jobs_of_guests_end_with_their_broker_and_say_so() {
     site.flux(ALICE, &["job", "eventlog", &id])
         .ok()
         .says("not followed");
+}
+
+#[test]
+fn without_a_state_directory_jobs_of_guests_end_with_their_broker() {
+    if missing(Capability::Site) {
+        return;
+    }
+    let imp =
+        "[exec]\nallowed-users = [ \"flux\" ]\nallowed-shells = [ \"/usr/local/libexec/flux/flux-shell\" ]\n";
+    let mut site = Site::new(1, "", imp);
+    let no_state = |word: &String| !word.starts_with("-Sstatedir") && !word.starts_with("-Scontent.");
+    let limited = || ["prlimit", "--nofile=700:700"].map(str::to_owned).into_iter();
+    site.start_as(0, |words| {
+        limited().chain(words.into_iter().filter(no_state)).collect()
+    });
+    site.wait_online("0");
+    // without PAM the broker's limits are the job's
+    assert_eq!(
+        site.flux(ALICE, &["run", "sh", "-c", "ulimit -Hn"]).ok().line(),
+        "700"
+    );
+    assert_eq!(site.flux(FLUX, &["getattr", "statedir"]).code, 1);
+    running(
+        &site,
+        ALICE,
+        &["sh", "-c", "setsid sleep 1001 & trap '' TERM HUP; sleep 1000"],
+    );
+    site.signal(0, nix::sys::signal::Signal::SIGKILL);
+    site.wait_end(0, Duration::from_secs(10));
+    let killed_at = Instant::now();
+    wait_for("nothing of her job is left", Duration::from_secs(20), || {
+        site.processes(ALICE).is_empty().then_some(())
+    });
+    println!("gone {:?} after the broker", killed_at.elapsed());
+}
+
+#[test]
+fn the_unit_is_that_of_the_guide() {
+    let unit = include_str!("../../etc/systemd/flux.service");
+    let has = |line: &str| assert!(unit.lines().any(|found| found.trim() == line), "{line}");
+    // what the guide shows and the site's tests start with
+    for line in [
+        "Type=notify",
+        "KillMode=process",
+        "Restart=always",
+        "RestartPreventExitStatus=42",
+        "Delegate=yes",
+        "User=flux",
+        "StateDirectory=flux",
+        "-Slog-stderr-level=6 \\",
+        "-Slog-stderr-mode=local \\",
+        "SyslogIdentifier=flux",
+    ] {
+        has(line);
+    }
+    // standard error goes to the journal unless somebody says otherwise
+    assert!(!unit.contains("StandardError") && !unit.contains("StandardOutput"));
 }
 
 #[test]

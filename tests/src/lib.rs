@@ -34,7 +34,7 @@ pub use proc::{Process, alive, kill, rss_kib};
 pub use random::Random;
 pub use run::{Output, wait_for};
 pub use sandbox::Sandbox;
-pub use site::{ALICE, BOB, FLUX, PROJECT, ROOT, Site, User};
+pub use site::{ALICE, BOB, FLUX, PROJECT, Programs, ROOT, Site, User};
 
 /// How long a command may take before the harness ends it and fails the test, unless it says otherwise.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);

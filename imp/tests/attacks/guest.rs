@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::pam;
 use crate::world::sys::kill;
 use crate::world::*;
 
@@ -57,7 +58,7 @@ enum Victim {
 
 #[test]
 fn case_068_killed_at_random_points() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = pam::world() else { return };
     let seed = u64::from(std::process::id());
     eprintln!("seed {seed}");
     let mut state = seed | 1;
@@ -71,9 +72,11 @@ fn case_068_killed_at_random_points() {
     let script = "echo $$ >/mnt/home/pid; setsid sleep 1000 & sleep 1001 & echo $! >/mnt/home/task; wait";
     let input = world.input(&world.token(ALI), script);
     let count = std::env::var("FLUX_TEST_KILLS").map_or(100, |count| count.parse().unwrap());
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut opened) = (Duration::ZERO, 0);
     for turn in 0..count {
-        world.exec_config(if turn % 4 == 3 { "cgroup = \"off\"" } else { "" });
+        let cgroup = if turn % 4 == 3 { "off" } else { "auto" };
+        world.exec_config(&format!("pam-support = true\ncgroup = \"{cgroup}\""));
+        pam::stack("");
         for file in ["/mnt/home/pid", "/mnt/home/task"] {
             drop(fs::remove_file(file));
         }
@@ -109,6 +112,12 @@ fn case_068_killed_at_random_points() {
         let begun = Instant::now();
         finish(&mut child, DEADLINE);
         world.nothing_is_left();
+        // What was opened is closed, whenever it was.
+        let calls = pam::calls();
+        let count_of = |name: &str| calls.iter().filter(|call| call.starts_with(name)).count();
+        assert_eq!(count_of("open"), count_of("close"), "{victim:?} {calls:?}");
+        assert_eq!(count_of("setcred"), count_of("delete"), "{victim:?} {calls:?}");
+        opened += count_of("open");
         slowest = slowest.max(begun.elapsed());
         assert!(
             begun.elapsed() < Duration::from_secs(1),
@@ -116,5 +125,5 @@ fn case_068_killed_at_random_points() {
             begun.elapsed()
         );
     }
-    eprintln!("{count} kills; all gone after at most {slowest:?}");
+    eprintln!("{count} kills, {opened} sessions; all gone and closed after at most {slowest:?}");
 }

@@ -43,7 +43,7 @@ int pam_sm_open_session (void *h, int f, int c, const char **v) { return note (h
 int pam_sm_close_session (void *h, int f, int c, const char **v) { return note (h, "close", f, c, v); }
 "#;
 
-fn stack(words: &str) {
+pub(super) fn stack(words: &str) {
     let line = |kind: &str| format!("{kind} required /mnt/pam_test.so {words}\n");
     fs::write(
         "/etc/pam.d/flux",
@@ -53,12 +53,13 @@ fn stack(words: &str) {
     drop(fs::remove_file("/mnt/pam.log"));
 }
 
-fn calls() -> Vec<String> {
+pub(super) fn calls() -> Vec<String> {
     let log = fs::read_to_string("/mnt/pam.log").unwrap_or_default();
     log.lines().map(str::to_owned).collect()
 }
 
-fn world() -> Option<World> {
+/// A machine whose stack `flux` is the module above.
+pub(super) fn world() -> Option<World> {
     if !std::path::Path::new("/etc/pam.d").exists() {
         skip("pam");
         return None;

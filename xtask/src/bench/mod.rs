@@ -3,6 +3,7 @@
 //! Where flux-core is installed, the same rows are measured with it, in the same run. Else its figures are those of a machine with
 //! 2 cores (gcc 12 -O2, Debian 12, loopback, medians), marked with a star: ratios to them are rough.
 
+mod guests;
 mod instance;
 mod jobs;
 mod original;
@@ -91,6 +92,7 @@ const GROUPS: &[Group] = &[
     ("schedulers", policies::schedulers),
     ("jobs", jobs::real),
     ("statedir", jobs::durable),
+    ("guests", guests::guests),
     ("mock", jobs::mock),
     ("jobtap", jobs::jobtap),
     ("history", jobs::history),

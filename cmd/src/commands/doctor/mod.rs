@@ -21,6 +21,29 @@ use crate::common::ctx::{Ctx, stdout};
 use crate::common::error::CmdResult;
 use report::Report;
 
+/// What the help says beside its options.
+const CHECKS: &str = "\
+Run it as root on each node: an ordinary user may look at less. No broker is needed, and nothing is changed.
+
+Checks, in this order:
+  users        The instance owner exists
+  system, security, imp-config
+               Each configuration space is there, is root's, can be read
+  certificate  The CURVE certificate belongs to the owner, mode 0400
+  munge        munged answers, and reads its own credentials
+  clock        The clock is kept in step
+  imp          flux-imp is setuid, becomes root, may be used by the owner for the shell
+  pam          The stack \"flux\" is there when the IMP wants it
+  cgroup       Jobs can be held in control groups
+  resources    Cores, GPUs and host name are those of the configuration
+  statedir     The leader's state directory is the owner's, with room left
+  network, port, parent
+               This host is in bootstrap.hosts, its address is here, its parent's answers
+  peers        With --peers: users, certificate, configuration, MUNGE and clock of other hosts
+
+Each line is ok, warning, FAILED or skipped; below a failure stands what to do.
+Exit status: 0 when nothing failed, 1 when something did.";
+
 /// The user that runs system instances unless told otherwise.
 const OWNER: &str = "flux";
 
@@ -45,6 +68,7 @@ pub(super) fn args(command: Command) -> Command {
             None,
             "Print what another host's doctor compares, as JSON",
         ))
+        .after_help(CHECKS)
 }
 
 /// What all checks look at.
