@@ -17,6 +17,7 @@ mod exec;
 mod guest;
 mod help;
 mod hostile_tap;
+mod housekeeping;
 mod job;
 mod job_list;
 mod jobs;

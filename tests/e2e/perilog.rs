@@ -1,6 +1,10 @@
 //! Prolog and epilog of the instance.
 
-use flux_tests::Instance;
+use std::time::Duration;
+
+use flux_tests::{ALICE, BOB, Capability, FLUX, Instance, Site, missing, wait_for};
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn events(flux: &Instance, id: &str) -> Vec<String> {
     let output = flux.run(&["job", "eventlog", "--format=json", id]);
@@ -82,4 +86,97 @@ fn a_prolog_that_fails_or_hangs() {
         .fails()
         .complains("prolog exited with code=7 on");
     flux.stop();
+}
+
+#[test]
+fn nodes_on_which_it_fails_are_drained() {
+    // it fails on the second broker only; the epilog runs all the same
+    let config = "[[job-manager.plugins]]\nload = \"perilog.so\"\n\
+                  [job-manager.prolog]\nper-rank = true\n\
+                  command = [\"sh\", \"-c\", \"echo ranks $FLUX_JOB_RANKS; test ${FLUX_URI##*-} != 1\"]\n\
+                  [job-manager.epilog]\ncommand = [\"sh\", \"-c\", \"echo cleaned\"]\n";
+    let flux = Instance::builder(3).config(config).boot();
+    flux.run(&["run", "-N3", "true"])
+        .fails()
+        .complains("prolog exited with code=1 on");
+    let id = flux.run(&["job", "last"]).ok().line().to_owned();
+    let reason = format!("prolog failed for job {id}");
+    flux.run(&["resource", "drain", "-no", "{ranks} {reason}"])
+        .ok()
+        .says(&format!("1 {reason}"));
+    flux.run(&["job", "wait-event", "--timeout=30", &id, "clean"])
+        .ok();
+    let names = events(&flux, &id);
+    let at = |name: &str| names.iter().position(|known| known == name);
+    assert!(
+        at("epilog-start") < at("prolog-finish") && at("prolog-finish") < at("epilog-finish"),
+        "{names:?}"
+    );
+    assert_eq!(at("start"), None);
+    flux.run(&["dmesg"]).ok().says("ranks 0-2").says("cleaned");
+    // what was cancelled and does not end is drained, and does not hold up the job
+    let deaf = "{\"job-manager\":{\"prolog\":{\"per-rank\":true,\"kill-timeout\":0.2,\
+                \"command\":[\"sh\",\"-c\",\"trap '' TERM; while :; do read x < /dev/zero; done\"]}}}";
+    flux.run_input(&["config", "load"], deaf.as_bytes()).ok();
+    flux.run(&["resource", "undrain", "1"]).ok();
+    let id = flux.run(&["submit", "-N2", "true"]).ok().line().to_owned();
+    flux.run(&["job", "wait-event", "--timeout=30", &id, "prolog-start"])
+        .ok();
+    flux.run(&["cancel", &id]).ok();
+    flux.run(&["job", "wait-event", "--timeout=30", &id, "clean"])
+        .ok();
+    flux.run(&["resource", "drain", "-no", "{ranks} {reason}"])
+        .ok()
+        .says(&format!("prolog canceled then timed out for job {id}"));
+    flux.stop();
+}
+
+/// A node of a site may run jobs as root before and after a guest's: through `flux-imp run`, on all nodes of the job.
+#[test]
+fn as_root_on_each_node() {
+    if missing(Capability::Site) {
+        return;
+    }
+    let config = "[[job-manager.plugins]]\nload = \"perilog.so\"\n\
+                  [job-manager.prolog]\nper-rank = true\n\
+                  [job-manager.epilog]\nper-rank = true\n\
+                  [job-manager.housekeeping]\nrelease-after = \"0\"\n";
+    let mut site = Site::new(3, config, "");
+    let note = |name: &str| {
+        format!(
+            "#!/bin/sh\necho \"{name} $(id -u) $FLUX_JOB_USERID $(hostname)\" >> /usr/local/site/notes.$(hostname)\n\
+             test ! -e /usr/local/site/fail-{name}.$(hostname)\n"
+        )
+    };
+    for name in ["prolog", "epilog", "housekeeping"] {
+        site.write_script(&format!("{name}.d/note"), &note(name));
+    }
+    site.start_all();
+    let id = site
+        .flux(ALICE, &["submit", "-N3", "true"])
+        .ok()
+        .line()
+        .to_owned();
+    site.flux(ALICE, &["job", "status", &id]).ok();
+    site.flux(ALICE, &["job", "wait-event", "--timeout=60", &id, "clean"])
+        .ok();
+    let housekeeping = || site.flux(FLUX, &["housekeeping", "list", "-n"]);
+    wait_for("housekeeping has ended", DEADLINE, || {
+        housekeeping().ok().stdout.is_empty().then_some(())
+    });
+    for rank in 0..3 {
+        let notes = std::fs::read_to_string(site.shared().join(format!("notes.test{rank}"))).unwrap();
+        let wanted =
+            ["prolog", "epilog", "housekeeping"].map(|name| format!("{name} 0 {} test{rank}\n", ALICE.id));
+        assert_eq!(notes, wanted.concat());
+    }
+    // one node is not fit for jobs
+    std::fs::write(site.shared().join("fail-prolog.test1"), "").unwrap();
+    site.flux(BOB, &["run", "-N3", "true"])
+        .fails()
+        .complains("prolog exited with code=1 on test1 (rank 1)");
+    site.flux(FLUX, &["resource", "drain", "-no", "{nodelist} {reason}"])
+        .ok()
+        .says("test1 prolog failed for job");
+    site.flux(ALICE, &["run", "-N2", "id", "-un"]).ok();
 }

@@ -257,6 +257,19 @@ pub struct PurgeIdRequest {
     pub force: Flag,
 }
 
+/// `job-manager.housekeeping-kill` (owner).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HousekeepingKillRequest {
+    /// The signal.
+    pub signum: i32,
+    /// Housekeeping after this job; after all jobs if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobid: Option<JobId>,
+    /// Idset of brokers; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<String>,
+}
+
 /// `job-manager.events-journal` (owner, streaming).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EventsJournalRequest {

@@ -35,6 +35,8 @@ int main (int argc, char **argv)
 {
     (void)argc;
     setenv ("PROBE", argv[1] ? argv[1] : "", 1);
+    if (access ("/mnt/.script", R_OK) == 0)
+        execl ("/bin/sh", "sh", "/mnt/.script", argv[2], (char *)0);
     execl ("/bin/sh", "sh", "-s", argv[2], (char *)0);
     return 99;
 }
@@ -318,18 +320,25 @@ impl World {
         self.document(&format!("{{\"J\":\"{token}\"}}"), script)
     }
 
+    /// Another flux-imp may take all of its input for the document: then the script is in a file beside it.
     pub fn document(&self, document: &str, script: &str) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        self.put(
-            &format!("in{count}"),
-            format!("{document}\n{script}\necho RAN\n"),
-            0o644,
-        )
+        let (name, script) = (format!("in{count}"), format!("{script}\necho RAN\n"));
+        if is_foreign() {
+            self.put(".script", &script, 0o644);
+            self.put(&format!("{name}.script"), script, 0o644);
+            return self.put(&name, document, 0o644);
+        }
+        self.put(&name, format!("{document}\n{script}"), 0o644)
     }
 
     /// Returns `flux-imp exec SHELL ID` of the owner's with the input file.
     pub fn exec(&self, input: &str) -> Command {
+        // none beside files that are no documents
+        if let (true, Ok(script)) = (is_foreign(), fs::read(format!("{input}.script"))) {
+            self.put(".script", script, 0o644);
+        }
         let mut command = self.imp(&["exec", SHELL, &self.id]);
         command.stdin(fs::File::open(input).unwrap());
         command

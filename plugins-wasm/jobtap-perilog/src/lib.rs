@@ -1,7 +1,7 @@
 //! Runs the site's prolog before a job's shells start, and its epilog after they have ended.
 //!
-//! A prolog that fails ends the job; an epilog that fails is told by an exception of severity 2. Jobs whose prolog or epilog ran when the broker went down get
-//! another one.
+//! A prolog that fails ends the job, and its epilog runs at once; an epilog that fails is told by an exception of severity 2. Ranks on which either fails are
+//! drained when it runs on each rank. Jobs whose prolog or epilog ran when the broker went down get another one.
 
 mod config;
 
@@ -17,11 +17,13 @@ const CLEANUP: u32 = 32;
 const SIGTERM: u32 = 15;
 
 /// What runs for a job.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Running {
     token: u64,
     is_prolog: bool,
     cancelled: bool,
+    /// Of the job, an idset.
+    ranks: Option<String>,
 }
 
 /// The plugin.
@@ -57,6 +59,10 @@ impl Perilog {
 
     /// Starts what is configured; returns true when something runs now.
     fn start(&mut self, exec: &dyn Exec, job: &dyn Job, is_prolog: bool) -> bool {
+        self.start_on(exec, job.id(), ranks(job.resources()), is_prolog)
+    }
+
+    fn start_on(&mut self, exec: &dyn Exec, job: u64, ranks: Option<String>, is_prolog: bool) -> bool {
         let Some(procedure) = self.procedure(is_prolog) else {
             return false;
         };
@@ -67,20 +73,22 @@ impl Perilog {
             option("kill-timeout", procedure.kill_timeout.to_string()),
         ];
         if procedure.per_rank
-            && let Some(ranks) = ranks(job.resources())
+            && let Some(ranks) = &ranks
         {
-            options.push(option("ranks", ranks));
+            options.push(option("ranks", ranks.clone()));
+            options.push(option("drain", "true".to_owned()));
         }
         for pattern in &self.config.log_ignore {
             options.push(option("log-ignore", pattern.clone()));
         }
-        let token = exec.spawn(job.id(), &procedure.command, &options);
+        let token = exec.spawn(job, &procedure.command, &options);
         let running = Running {
             token,
             is_prolog,
             cancelled: false,
+            ranks,
         };
-        self.running.insert(job.id(), running);
+        self.running.insert(job, running);
         true
     }
 
@@ -127,6 +135,35 @@ impl Perilog {
             running.cancelled = true;
             exec.kill(running.token, SIGTERM);
         }
+    }
+
+    fn ended(&mut self, host: &dyn JobtapHost, exec: &dyn Exec, exited: &Exited<'_>) {
+        let job = exited.job;
+        let is_current = |running: &Running| running.token == exited.token;
+        if !self.running.get(&job).is_some_and(is_current) {
+            return;
+        }
+        let Some(running) = self.running.remove(&job) else {
+            return;
+        };
+        let failed = exited.status != 0 && !running.cancelled;
+        if !running.is_prolog {
+            if failed {
+                host.raise(job, "epilog", 2, &failure(false, exited));
+            }
+            host.epilog_finish(job, "job-manager.epilog", exited.status);
+            host.unsubscribe(job);
+            return;
+        }
+        if failed {
+            host.raise(job, "prolog", 0, &failure(true, exited));
+        }
+        // The job will never start, so no `finish` event will start the epilog. It has to begin before the prolog ends, or the job could be over.
+        let ends_here = failed || running.cancelled;
+        if ends_here && self.start_on(exec, job, running.ranks, false) {
+            host.epilog_start(job, "job-manager.epilog");
+        }
+        host.prolog_finish(job, "job-manager.prolog", exited.status);
     }
 
     /// A job that was there before this instance of the plugin: what ran for it runs no more.
@@ -219,29 +256,7 @@ impl Jobtap for Perilog {
     }
 
     fn exited(&mut self, host: &dyn JobtapHost, exited: &Exited<'_>) {
-        let job = exited.job;
-        let Some(running) = self
-            .running
-            .get(&job)
-            .copied()
-            .filter(|running| running.token == exited.token)
-        else {
-            return;
-        };
-        self.running.remove(&job);
-        let failed = exited.status != 0 && !running.cancelled;
-        if running.is_prolog {
-            if failed {
-                host.raise(job, "prolog", 0, &failure(true, exited));
-            }
-            host.prolog_finish(job, "job-manager.prolog", exited.status);
-        } else {
-            if failed {
-                host.raise(job, "epilog", 2, &failure(false, exited));
-            }
-            host.epilog_finish(job, "job-manager.epilog", exited.status);
-            host.unsubscribe(job);
-        }
+        self.ended(host, &programs(), exited);
     }
 
     fn query(&mut self, _: &dyn JobtapHost) -> String {

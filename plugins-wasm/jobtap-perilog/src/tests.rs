@@ -21,7 +21,8 @@ fn exited(plugin: &mut Perilog, host: &FakeHost, status: i32) {
         ("ranks".to_owned(), "3".to_owned()),
         ("hosts".to_owned(), "n3".to_owned()),
     ];
-    plugin.exited(
+    plugin.ended(
+        host,
         host,
         &Exited {
             token: 1,
@@ -45,7 +46,9 @@ fn a_job_with_both() {
     let wishes = host.take_wishes();
     assert_eq!(wishes[0], "subscribe 7");
     assert!(
-        wishes[1].starts_with("spawn 7 /p x") && wishes[1].contains(r#"("ranks", "0-1,3")"#),
+        wishes[1].starts_with("spawn 7 /p x")
+            && wishes[1].contains(r#"("ranks", "0-1,3")"#)
+            && wishes[1].contains(r#"("drain", "true")"#),
         "{}",
         wishes[1]
     );
@@ -59,7 +62,7 @@ fn a_job_with_both() {
     plugin.on_event(&host, &host, &job(), "finish", "{}");
     let wishes = host.take_wishes();
     assert!(
-        wishes[0].starts_with("spawn 7 /e") && !wishes[0].contains("ranks"),
+        wishes[0].starts_with("spawn 7 /e") && !wishes[0].contains("ranks") && !wishes[0].contains("drain"),
         "{}",
         wishes[0]
     );
@@ -103,6 +106,41 @@ fn failing_and_cancelled_prologs() {
     assert_eq!(host.take_wishes(), ["kill 1 15"]);
     exited(&mut plugin, &host, 15);
     assert_eq!(host.take_wishes(), ["prolog-finish 7 job-manager.prolog 15"]);
+}
+
+#[test]
+fn the_epilog_of_a_job_whose_prolog_failed() {
+    let both = json!({"prolog": {"command": ["/p"]}, "epilog": {"command": ["/e"], "per-rank": true}});
+    let host = host(both);
+    let mut plugin = Perilog::configure(&host).unwrap();
+    plugin.enter(&host, &host, &job());
+    host.take_wishes();
+    exited(&mut plugin, &host, 256);
+    let wishes = host.take_wishes();
+    assert!(
+        wishes[0].starts_with("raise 7 prolog 0") && wishes[1].starts_with("spawn 7 /e"),
+        "{wishes:?}"
+    );
+    assert!(wishes[1].contains(r#"("ranks", "0-1,3")"#), "{wishes:?}");
+    assert_eq!(
+        wishes[2..],
+        [
+            "epilog-start 7 job-manager.epilog",
+            "prolog-finish 7 job-manager.prolog 256"
+        ]
+    );
+    exited(&mut plugin, &host, 0);
+    assert_eq!(
+        host.take_wishes(),
+        ["epilog-finish 7 job-manager.epilog 0", "unsubscribe 7"]
+    );
+    // one that was cancelled while its prolog ran, too
+    plugin.enter(&host, &host, &job());
+    plugin.on_event(&host, &host, &job(), "exception", r#"{"context":{"severity":0}}"#);
+    host.take_wishes();
+    exited(&mut plugin, &host, 15);
+    let wishes = host.take_wishes();
+    assert!(wishes[0].starts_with("spawn 7 /e") && wishes.len() == 3, "{wishes:?}");
 }
 
 #[test]

@@ -64,6 +64,13 @@ pub(super) fn write_files(dir: &Path, prefix: &str, size: u32, toml: &str, imp: 
         text.replace("@LIBEXECDIR@", &libexec)
             .replace("@SYSCONFDIR@", &format!("{prefix}/etc"))
     };
+    for (name, text) in [
+        ("prolog", include_str!("../../../etc/flux/prolog.in")),
+        ("epilog", include_str!("../../../etc/flux/epilog.in")),
+        ("housekeeping", include_str!("../../../etc/flux/housekeeping.in")),
+    ] {
+        write(dir.join("scripts").join(name), &fill(text));
+    }
     // the files that are installed as examples, with the site's own names
     let last = size - 1;
     let system = fill(include_str!("../../../etc/flux/system.toml"))
@@ -127,6 +134,7 @@ pub(super) fn base_script(dir: &Path, programs: &Programs) -> String {
          mount --bind {dir}/programs/flux-hwloc-xml libexec/flux/flux-hwloc-xml
          mount --bind {dir}/programs/policies lib/flux/policies
          install -m 4755 {dir}/programs/flux-imp libexec/flux/flux-imp
+         install -m 755 {dir}/scripts/* libexec/flux/
          mount --bind {dir}/etc etc
          mount --bind {dir}/passwd /etc/passwd
          mount --bind {dir}/group /etc/group

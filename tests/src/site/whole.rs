@@ -191,6 +191,16 @@ impl Site {
         write(self.dir.join("pam.d/flux"), text);
     }
 
+    /// Writes a script of root's into `SYSCONFDIR/flux/system`, `prolog.d/NAME` for example.
+    ///
+    /// # Panics
+    /// When the site's directory is not writable.
+    pub fn write_script(&self, name: &str, text: &str) {
+        let path = self.dir.join("etc/flux/system").join(name);
+        write(&path, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
     /// Returns the processes of a user on all nodes, as pids and commands.
     #[must_use]
     pub fn processes(&self, user: User) -> Vec<(u32, String)> {

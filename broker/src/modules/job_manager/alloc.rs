@@ -70,6 +70,7 @@ impl JobManager {
                     });
                 }
             }
+            self.housekeeping_hello();
             self.arm(cx);
             return;
         }

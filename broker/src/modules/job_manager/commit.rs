@@ -277,6 +277,7 @@ impl JobManager {
     fn perform_after(&mut self, cx: &mut Cx<'_>, after: After) {
         match after {
             After::Start(id) => self.start_intended(cx, id),
+            After::Free { id, ranks: None } if self.housekeeping_begin(cx, id) => {}
             After::Free { id, ranks } => self.sched_free(cx, id, ranks),
             After::Retire(id) => self.retire(cx, id),
             After::Respond(request, payload) => cx.respond_payload(&request, payload),

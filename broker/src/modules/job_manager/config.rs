@@ -1,5 +1,6 @@
 //! What does the job manager read from the configuration?
 
+use super::housekeeping;
 use crate::service::RpcError;
 use flux_formats::errno;
 use flux_formats::fsd::Fsd;
@@ -14,6 +15,8 @@ pub(super) struct Config {
     pub(super) inactive_age_limit: Option<f64>,
     /// `inactive-num-limit`.
     pub(super) inactive_num_limit: Option<usize>,
+    /// Table `housekeeping`, if there is one.
+    pub(super) housekeeping: Option<housekeeping::Config>,
 }
 
 impl Config {
@@ -26,7 +29,10 @@ impl Config {
         let Some(table) = config.get("job-manager") else {
             return Ok(Config::default());
         };
-        let mut read = Config::default();
+        let mut read = Config {
+            housekeeping: housekeeping::Config::read(config)?,
+            ..Config::default()
+        };
         if let Some(stop) = table.get("stop-queues-on-restart") {
             read.stop_queues_on_restart = stop
                 .as_bool()

@@ -154,7 +154,8 @@ impl JobManager {
             }),
             ExecEvent::Release { ranks, last } => {
                 let described = job.released_ranks(&ranks, last);
-                if !last {
+                if !last && self.config.housekeeping.is_none() {
+                    job.given_back = job.given_back.union(&ranks);
                     self.batch(cx).after(After::Free {
                         id,
                         ranks: Some(ranks),

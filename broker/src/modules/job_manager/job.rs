@@ -167,6 +167,8 @@ pub(super) struct Job {
     pub(super) dependencies: BTreeSet<String>,
     /// Ranks released so far.
     pub(super) released: IdSet,
+    /// Ranks that the scheduler has got back before the end.
+    pub(super) given_back: IdSet,
     pub(super) end: Option<End>,
     /// Its events so far.
     pub(super) events: Vec<JobEvent>,
@@ -200,6 +202,7 @@ impl Job {
             annotations: Map::new(),
             dependencies: BTreeSet::new(),
             released: IdSet::default(),
+            given_back: IdSet::default(),
             end: None,
             events: Vec::new(),
         }

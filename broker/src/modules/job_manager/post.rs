@@ -145,6 +145,7 @@ impl JobManager {
                     tracing::error!(jobid = %id, event = %event.name(), err = %err, "event not posted");
                 }
                 if event == Event::Free {
+                    self.housekeeping_adopt(id);
                     self.batch(cx).after(After::Free { id, ranks: None });
                 }
             }

@@ -121,6 +121,9 @@ impl JobManager {
             let set: ResourceSet = serde_json::from_value((**r).clone()).map_err(|err| bad(&err))?;
             all = all.union(&set);
         }
+        for held in self.housekeeping_held() {
+            all = all.union(held);
+        }
         cx.respond(req, &json!({"allocated": all}));
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::commit::Batch;
 use super::config::Config;
 use super::history::History;
+use super::housekeeping::Housekeeping;
 use super::inactive::InactiveJobs;
 use super::index::Index;
 use super::job::Job;
@@ -64,6 +65,7 @@ pub struct JobManager {
     pub(super) secret_bytes: usize,
     pub(super) restart: Option<Restart>,
     pub(super) config: Config,
+    pub(super) housekeeping: Housekeeping,
     pub(super) purging: bool,
     pub(super) tap: Tap,
 }
@@ -165,6 +167,7 @@ impl JobManager {
             secret_bytes: 0,
             restart: Some(Restart::default()),
             config: Config::default(),
+            housekeeping: Housekeeping::default(),
             purging: false,
             tap: Tap::new(Box::new(NoPlugins)),
         }
@@ -214,10 +217,7 @@ impl JobManager {
             "set-batch-timeout" => Self::on_set_batch_timeout(cx, req),
             "jobtap" => self.on_jobtap(cx, req),
             "jobtap-query" => self.on_jobtap_query(cx, req),
-            "housekeeping-kill" => {
-                cx.respond_empty(req); // nothing is ever in housekeeping
-                Ok(())
-            }
+            "housekeeping-kill" => self.on_housekeeping_kill(cx, req),
             "sched-hello" | "sched-ready" | "exec-hello" => Err(unsupported(method)),
             _ if self.tap_request(cx, req) => Ok(()),
             _ => Err(RpcError::bare(errno::ENOSYS)),
@@ -294,7 +294,7 @@ impl Service for JobManager {
             "active_jobs": self.active.len(),
             "inactive_jobs": self.inactive.len(),
             "max_jobid": self.max_jobid,
-            "housekeeping": {"running": {}, "config": {"release-after": -1.0, "command": ""}},
+            "housekeeping": self.housekeeping_stats(),
             "jobtap": self.tap_stats(),
         }))
     }

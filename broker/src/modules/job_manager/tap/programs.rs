@@ -1,19 +1,20 @@
 //! How do plugins run programs? As subprocesses of `rexec` on the ranks that they name (interface `exec`).
 
 use super::super::JobManager;
+use super::super::program::{self, Lines, NOT_STARTED, Reply, host_of, hosts_of};
 use super::apply::inval;
 use super::state::Waiting;
 use super::view;
+use crate::modules::resource::api as resource;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
-use flux_formats::hostlist::Hostlist;
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
-use flux_formats::rpc::rexec::{CommandObject, ExecRequest, FLAG_STDERR, FLAG_STDOUT, IoObject, KillRequest};
+use flux_formats::resource_set::ResourceSet;
+use flux_formats::rpc::rexec::IoObject;
 use flux_policy::TapCall;
 use regex_lite::Regex;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,14 +22,12 @@ use std::time::Duration;
 
 /// Programs of all plugins that run at a time.
 const PROGRAMS_MAX: usize = 4096;
+/// Time after SIGKILL when a program counts as ended, whatever its broker says.
+const GONE: Duration = Duration::from_secs(10);
 /// Time between SIGTERM and SIGKILL when a plugin names none.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Wait status of `exit 127`.
-const NOT_STARTED: i32 = 127 << 8;
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
-/// Broker variables that programs get.
-const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "SHELL"];
 
 /// All programs that run.
 #[derive(Debug, Default)]
@@ -49,10 +48,13 @@ struct Program {
     status: i32,
     failed: IdSet,
     timed_out: bool,
+    /// The signal that ends it, once one was sent.
+    killed: Option<i32>,
     kill_timeout: Duration,
+    /// Drain the ranks on which it fails.
+    drain: bool,
     ignore: Vec<Regex>,
-    /// Beginnings of lines, by rank and stream.
-    partial: HashMap<(u32, String), String>,
+    lines: Lines,
 }
 
 /// What `options` of `exec.spawn` say.
@@ -61,20 +63,9 @@ struct Options {
     ranks: IdSet,
     timeout: Option<Duration>,
     kill_timeout: Duration,
+    drain: bool,
     environment: Map<String, Value>,
     ignore: Vec<Regex>,
-}
-
-#[derive(Deserialize)]
-struct Reply {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    pid: Option<i64>,
-    #[serde(default)]
-    status: Option<i32>,
-    #[serde(default)]
-    io: Option<IoObject>,
 }
 
 impl Options {
@@ -84,6 +75,7 @@ impl Options {
             ranks: std::iter::once(0).collect(),
             timeout: None,
             kill_timeout: KILL_TIMEOUT,
+            drain: false,
             environment: Map::new(),
             ignore: Vec::new(),
         };
@@ -106,6 +98,7 @@ impl Options {
                 }
                 "timeout" => read.timeout = Some(seconds()?).filter(|time| !time.is_zero()),
                 "kill-timeout" => read.kill_timeout = seconds()?,
+                "drain" => read.drain = value.parse().map_err(|_| bad("must be true or false"))?,
                 "log-ignore" => {
                     let regex = Regex::new(&value).map_err(|err| bad(&err.to_string()))?;
                     read.ignore.push(regex);
@@ -169,35 +162,24 @@ impl JobManager {
             status: 0,
             failed: IdSet::default(),
             timed_out: false,
+            killed: None,
             kill_timeout: options.kill_timeout,
+            drain: options.drain,
             ignore: options.ignore,
-            partial: HashMap::new(),
+            lines: Lines::default(),
         };
         self.tap.programs.running.insert(number, program);
         let mut env = Map::new();
-        for name in INHERITED {
-            if let Ok(value) = std::env::var(name) {
-                env.insert(name.to_owned(), value.into());
-            }
-        }
-        if let Some(uri) = cx.attrs.get("local-uri") {
-            env.insert("FLUX_URI".to_owned(), uri.into());
-        }
         if let Some(userid) = self.tap_find(id).map(|job| job.userid) {
             env.insert("FLUX_JOB_ID".to_owned(), id.to_string().into());
             env.insert("FLUX_JOB_USERID".to_owned(), userid.to_string().into());
         }
+        let r = self.active.get(&id).and_then(|job| job.r.as_deref());
+        if let Some(Ok(r)) = r.map(ResourceSet::from_value) {
+            env.insert("FLUX_JOB_RANKS".to_owned(), r.ranks().to_string().into());
+        }
         env.extend(options.environment);
-        let request = ExecRequest {
-            cmd: CommandObject {
-                cwd: Some("/".to_owned()),
-                cmdline: command,
-                env,
-                ..CommandObject::default()
-            },
-            flags: FLAG_STDOUT | FLAG_STDERR,
-            local_flags: 0,
-        };
+        let request = program::request(cx, command, env);
         for rank in options.ranks.iter() {
             let message = cx.request("rexec.exec", rank, &request);
             cx.rpc_stream(message, move |me: &mut JobManager, cx, result| {
@@ -234,8 +216,12 @@ impl JobManager {
         let Some(reply) = reply else { return };
         match reply.kind.as_str() {
             "started" => {
-                if let Some(pid) = program.ranks.get_mut(&rank) {
-                    *pid = reply.pid;
+                if let Some(known) = program.ranks.get_mut(&rank) {
+                    *known = reply.pid;
+                }
+                if let (Some(pid), Some(signum)) = (reply.pid, program.killed) {
+                    // it was to end before it had begun
+                    program::kill(cx, rank, pid, signum);
                 }
             }
             "output" => {
@@ -259,20 +245,9 @@ impl JobManager {
         let Some(program) = self.tap.programs.running.get_mut(&number) else {
             return;
         };
-        let text = program.partial.entry((rank, io.stream.clone())).or_default();
-        if let Some(data) = io.data.as_deref().filter(|_| io.encoding.is_none()) {
-            text.push_str(data);
-        }
-        let mut lines: Vec<String> = Vec::new();
-        while let Some(end) = text.find('\n') {
-            let rest = text.split_off(end + 1);
-            lines.push(std::mem::replace(text, rest).trim_end().to_owned());
-        }
-        if io.eof && !text.is_empty() {
-            lines.push(std::mem::take(text));
-        }
+        let mut lines = program.lines.add(rank, io);
         let host = host_of(cx, rank);
-        let level = if io.stream == "stderr" { 3 } else { 6 };
+        let level = program::level_of(&io.stream);
         let (plugin, head) = (
             program.plugin.clone(),
             format!(
@@ -298,11 +273,14 @@ impl JobManager {
         let Some(program) = self.tap.programs.running.remove(&number) else {
             return;
         };
-        let hosts: Vec<String> = program.failed.iter().map(|rank| host_of(cx, rank)).collect();
-        let hosts: Hostlist = hosts.join(",").parse().unwrap_or_default();
+        if program.drain && program.killed.is_none_or(|_| program.timed_out) && !program.failed.is_empty() {
+            let how = if program.timed_out { "timed out" } else { "failed" };
+            program.drain(cx, &program.failed, how);
+        }
+        let hosts = hosts_of(cx, &program.failed);
         let mut details = vec![
             ("ranks".to_owned(), program.failed.to_string()),
-            ("hosts".to_owned(), hosts.to_string()),
+            ("hosts".to_owned(), hosts),
         ];
         if program.timed_out {
             details.push(("timeout".to_owned(), "true".to_owned()));
@@ -360,39 +338,65 @@ impl JobManager {
     }
 
     fn kill_number(&mut self, cx: &mut Cx<'_>, number: u64, signum: i32) {
-        let Some(program) = self.tap.programs.running.get(&number) else {
+        let Some(program) = self.tap.programs.running.get_mut(&number) else {
             return;
         };
+        program.killed = Some(signum);
         let wait = program.kill_timeout;
         for (rank, pid) in &program.ranks {
             let Some(pid) = *pid else { continue };
-            let request = KillRequest {
-                pid,
-                signum,
-                label: None,
-            };
-            let message = cx.request("rexec.kill", *rank, &request);
-            cx.rpc(message, |_: &mut JobManager, _, result| {
-                if let Err(err) = result {
-                    // it may have ended meanwhile
-                    tracing::debug!(err = %err, "signal not sent");
-                }
-            });
+            program::kill(cx, *rank, pid, signum);
         }
-        if signum != SIGKILL {
-            cx.timer(wait, move |me: &mut JobManager, cx| {
-                me.kill_number(cx, number, SIGKILL);
+        if signum == SIGKILL {
+            cx.timer(GONE, move |me: &mut JobManager, cx| {
+                me.program_is_gone(cx, number)
             });
+        } else {
+            cx.timer(wait, move |me: &mut JobManager, cx| me.kill_timed_out(cx, number));
+        }
+    }
+
+    /// SIGTERM did not help.
+    fn kill_timed_out(&mut self, cx: &mut Cx<'_>, number: u64) {
+        let Some(program) = self.tap.programs.running.get(&number) else {
+            return;
+        };
+        let text = format!(
+            "{}: timed out waiting for SIGTERM to terminate {}",
+            program.id, program.name
+        );
+        cx.log(3, &program.plugin.clone(), &text);
+        if program.drain {
+            let how = if program.timed_out {
+                "timed out"
+            } else {
+                "canceled then timed out"
+            };
+            let ranks: IdSet = program.ranks.keys().copied().collect();
+            program.drain(cx, &ranks, how);
+        }
+        self.kill_number(cx, number, SIGKILL);
+    }
+
+    /// Not even SIGKILL ended it: the job goes on without these ranks.
+    fn program_is_gone(&mut self, cx: &mut Cx<'_>, number: u64) {
+        let Some(program) = self.tap.programs.running.get_mut(&number) else {
+            return;
+        };
+        let ranks: IdSet = program.ranks.keys().copied().collect();
+        program.failed = program.failed.union(&ranks);
+        program.status = program.status.max(SIGKILL);
+        for rank in ranks.iter() {
+            self.rank_ended(cx, number, rank);
         }
     }
 }
 
-fn host_of(cx: &Cx<'_>, rank: u32) -> String {
-    let hosts: Option<Hostlist> = cx.attrs.get("hostlist").and_then(|text| text.parse().ok());
-    let index = usize::try_from(rank).unwrap_or(usize::MAX);
-    hosts
-        .and_then(|hosts| hosts.iter().nth(index).map(|host| host.to_string()))
-        .unwrap_or_else(|| format!("rank{rank}"))
+impl Program {
+    fn drain(&self, cx: &mut Cx<'_>, ranks: &IdSet, how: &str) {
+        let reason = format!("{} {how} for job {}", self.name, self.id);
+        resource::drain(cx, ranks, &reason);
+    }
 }
 
 #[cfg(test)]
@@ -415,6 +419,7 @@ mod tests {
             ("timeout", "1.5"),
             ("kill-timeout", "2"),
             ("env.A", "b"),
+            ("drain", "true"),
             ("log-ignore", "^noise"),
         ])
         .unwrap_or_else(|text| panic!("{text}"));
@@ -426,6 +431,7 @@ mod tests {
         assert_eq!(good.kill_timeout, Duration::from_secs(2));
         assert_eq!(good.environment.get("A"), Some(&Value::from("b")));
         assert!(good.ignore[0].is_match("noise here") && !good.ignore[0].is_match("no noise"));
+        assert!(good.drain && read(&[]).is_ok_and(|read| !read.drain));
         assert_eq!(read(&[("timeout", "0")]).map(|read| read.timeout), Ok(None));
         for bad in [
             ("ranks", "4"),
@@ -433,6 +439,7 @@ mod tests {
             ("ranks", "x"),
             ("timeout", "-1"),
             ("timeout", "soon"),
+            ("drain", "yes"),
             ("log-ignore", "("),
             ("cwd", "/"),
             ("env.", "x"),
