@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flux_tests::{ALICE, BOB, Capability, FLUX, Instance, Site, missing, wait_for};
+use flux_tests::{ALICE, BOB, Capability, FLUX, Instance, Site, bindir, missing, wait_for};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -131,6 +131,56 @@ fn nodes_on_which_it_fails_are_drained() {
     flux.stop();
 }
 
+/// The command that configurations of before `per-rank` have.
+#[test]
+fn the_command_for_all_ranks() {
+    let builder = Instance::builder(3);
+    let dir = builder.sandbox().workdir();
+    let flux = bindir().join("flux");
+    builder.sandbox().write(
+        "scripts/20-second",
+        "#!/bin/sh\necho second here ${FLUX_URI##*-}\n",
+    );
+    builder
+        .sandbox()
+        .write("scripts/10-first", "#!/bin/sh\necho first\n");
+    builder.sandbox().write("scripts/README", "echo not run\n");
+    for name in ["10-first", "20-second"] {
+        let path = dir.join("scripts").join(name);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let (flux, dir) = (flux.display(), dir.display());
+    let config = format!(
+        "[[job-manager.plugins]]\nload = \"perilog.so\"\n[job-manager.prolog]\n\
+         command = [\"{flux}\", \"perilog-run\", \"prolog\", \"-d\", \"{dir}/scripts\", \"-e\", \
+         \"sh,-c,echo at ${{FLUX_URI##*-}} && test ! -e {dir}/bad.${{FLUX_URI##*-}}\"]\n"
+    );
+    let dir = builder.sandbox().workdir();
+    let flux = builder.config(&config).boot();
+    flux.run(&["run", "-N2", "--requires=rank:1-2", "true"]).ok();
+    let log = flux.run(&["dmesg"]);
+    log.ok().says("stdout: at 1").says("stdout: at 2");
+    let text = &log.stdout;
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {log}"));
+    assert!(at("stdout: at 1") < at("stdout: first") && at("stdout: first") < at("stdout: second here 0"));
+    assert!(
+        !text.contains("stdout: at 0") && !text.contains("not run"),
+        "{log}"
+    );
+    std::fs::write(dir.join("bad.2"), "").unwrap();
+    flux.run(&["run", "-N2", "--requires=rank:1-2", "true"])
+        .fails()
+        .complains("prolog exited with code=1 on");
+    let id = flux.run(&["job", "last"]).ok().line().to_owned();
+    flux.run(&["resource", "drain", "-no", "{ranks} {reason}"])
+        .ok()
+        .says(&format!("2 prolog failed for job {id}"));
+    flux.run(&["perilog-run", "epilog"])
+        .fails()
+        .complains("FLUX_JOB_ID is not set");
+    flux.stop();
+}
+
 /// A node of a site may run jobs as root before and after a guest's: through `flux-imp run`, on all nodes of the job.
 #[test]
 fn as_root_on_each_node() {
@@ -179,4 +229,11 @@ fn as_root_on_each_node() {
         .ok()
         .says("test1 prolog failed for job");
     site.flux(ALICE, &["run", "-N2", "id", "-un"]).ok();
+    // the owner may run them, too
+    let script = format!("FLUX_JOB_ID={id} flux exec --with-imp -r 2 epilog");
+    site.run(0, FLUX, &["sh", "-c", &script]).ok();
+    let notes = std::fs::read_to_string(site.shared().join("notes.test2")).unwrap();
+    assert!(notes.contains("epilog 0 "), "{notes}");
+    let last = notes.lines().next_back().unwrap();
+    assert!(last.starts_with("epilog 0 "), "{last}");
 }

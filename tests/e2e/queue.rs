@@ -45,6 +45,9 @@ fn named_queues_need_a_name_and_start_stopped() {
         .ok()
         .says("debug: Scheduling is started");
     flux.run(&["run", "-q", "debug", "true"]).ok();
+    flux.run(&["jobs", "-a", "-no", "{annotations.sched.queue}"])
+        .ok()
+        .says("debug");
     flux.run(&["queue", "disable", "--message=full", "batch"]).ok();
     flux.run(&["submit", "-q", "batch", "true"])
         .fails()

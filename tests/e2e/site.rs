@@ -228,6 +228,20 @@ fn guests_run_jobs_as_themselves_and_nothing_else() {
     root_is_a_guest(&site);
 }
 
+/// What `flux.service` sets is in force.
+fn attributes_of_the_unit(site: &Site) {
+    let text = include_str!("../../etc/systemd/flux.service");
+    let mut seen = 0;
+    for word in text.split_whitespace().filter_map(|word| word.strip_prefix("-S")) {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let value = value.replace("@SYSCONFDIR@", "/usr/local/etc");
+        let found = site.flux(FLUX, &["getattr", name]);
+        assert_eq!(found.ok().line(), value, "{name}");
+        seen += 1;
+    }
+    assert!(seen >= 16, "{seen}");
+}
+
 #[test]
 fn an_administrator_works_as_the_guide_says() {
     if missing(Capability::Site) {
@@ -235,6 +249,7 @@ fn an_administrator_works_as_the_guide_says() {
     }
     let mut site = Site::new(3, "", "");
     site.start_all();
+    attributes_of_the_unit(&site);
     // root has the owner's role here
     site.flux(ROOT, &["resource", "drain", "test1", "node", "is", "fubar"])
         .ok();

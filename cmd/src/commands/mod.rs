@@ -27,6 +27,7 @@ mod logger;
 mod module;
 mod multi_prog;
 mod overlay;
+mod perilog_run;
 mod pgrep;
 mod ping;
 mod pmi;
@@ -273,6 +274,12 @@ pub(crate) static COMMANDS: &[Entry] = &[
         "List and control housekeeping",
         Style::Tagged,
         housekeeping::TABLE,
+    ),
+    group(
+        "perilog-run",
+        "Run a prolog or epilog on all ranks of a job",
+        Style::Tagged,
+        perilog_run::TABLE,
     ),
     group(
         "job-exec-override",

@@ -139,6 +139,10 @@ impl JobManager {
         if let Ok(changes) = serde_json::from_str::<Map<String, Value>>(annotations) {
             annotate::merge(&mut job.annotations, &changes);
         }
+        if let Some(queue) = &job.queue {
+            let queue = [("queue".to_owned(), Value::from(&**queue))];
+            annotate::merge_at(&mut job.annotations, "sched", &queue.into_iter().collect());
+        }
         let snapshot = (!job.annotations.is_empty()).then(|| job.annotations.clone());
         self.batch(cx).put(id, "R", r);
         self.post_sure(
