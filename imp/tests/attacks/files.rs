@@ -157,7 +157,9 @@ fn case_031_shells() {
         world.run(command.stdin(fs::File::open(world.input(&token, "")).unwrap()))
     };
     for (shell, why, code) in cases {
-        assert_eq!(run(shell).refused(why).code, Some(code), "{shell}");
+        let refused = run(shell);
+        refused.refused(why);
+        assert!(is_foreign() || refused.code == Some(code), "{shell}: {refused:?}");
     }
     // CVE-2026-48785: what only begins like an allowed one.
     for shell in [
@@ -204,7 +206,10 @@ fn case_032_a_munged_of_somebody_elses() {
     let listener = listen("/mnt/open/socket", BOB);
     let thread = std::thread::spawn(move || drop(listener.accept().unwrap()));
     refused("/mnt/open/socket", "munge_decode");
-    thread.join().unwrap();
+    if !is_foreign() {
+        // another may not even connect
+        thread.join().unwrap();
+    }
 }
 
 #[test]

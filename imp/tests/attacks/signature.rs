@@ -208,7 +208,10 @@ fn fake(world: &World, answer: Option<Vec<u8>>) -> Output {
         }
     });
     let output = world.try_exec(&token, "");
-    thread.join().unwrap();
+    if !is_foreign() {
+        // another may not even connect
+        thread.join().unwrap();
+    }
     fs::remove_dir_all(&directory).unwrap();
     output
 }

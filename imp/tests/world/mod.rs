@@ -27,6 +27,8 @@ pub const SHELL: &str = "/mnt/shell";
 /// A directory of the owner's.
 pub const HOME: &str = "/mnt/home";
 pub const DEADLINE: Duration = Duration::from_secs(60);
+/// After this another flux-imp counts as hanging, which is noted.
+const FOREIGN_DEADLINE: Duration = Duration::from_secs(15);
 
 pub const SHELL_C: &str = r#"
 #include <stdlib.h>
@@ -56,7 +58,21 @@ pub fn skip(lacks: &str) {
     }
 }
 
-/// True when another flux-imp is tested: texts are not compared then.
+/// Notes what another flux-imp does differently, on standard error and in the file `FLUX_IMP_DIFFERENCES`; the case goes on.
+#[track_caller]
+fn differs(what: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let line = std::panic::Location::caller().line();
+    let text = format!("{test} line {line}: {what}");
+    eprintln!("DIFFERS {text}");
+    if let Some(path) = std::env::var_os("FLUX_IMP_DIFFERENCES") {
+        let mut options = fs::OpenOptions::new();
+        let mut list = options.create(true).append(true).open(path).unwrap();
+        writeln!(list, "{text}").unwrap();
+    }
+}
+
+/// True when another flux-imp is tested: texts are not compared then, and what it does differently is noted.
 pub fn is_foreign() -> bool {
     std::env::var_os("FLUX_IMP_UNDER_TEST").is_some()
 }
@@ -92,6 +108,12 @@ impl Output {
     /// The job ran to its end.
     #[track_caller]
     pub fn ran(&self) -> &Self {
+        if is_foreign() {
+            if self.code != Some(0) || !self.stdout.contains("RAN") {
+                differs(&format!("does not run: {self:?}"));
+            }
+            return self;
+        }
         assert_eq!(self.code, Some(0), "{self:?}");
         assert!(self.stdout.contains("RAN"), "{self:?}");
         self
@@ -100,12 +122,15 @@ impl Output {
     /// Nothing ran; one plain line says why.
     #[track_caller]
     pub fn refused(&self, why: &str) -> &Self {
+        if is_foreign() {
+            if self.code == Some(0) || self.signal.is_some() || self.stdout.contains("RAN") {
+                differs(&format!("is not refused ({why}): {self:?}"));
+            }
+            return self;
+        }
         assert_ne!(self.code, Some(0), "{self:?}");
         assert!(self.signal.is_none(), "{self:?}");
         assert!(!self.stdout.contains("RAN"), "{self:?}");
-        if is_foreign() {
-            return self;
-        }
         let lines: Vec<&str> = self
             .stderr
             .lines()
@@ -376,6 +401,10 @@ impl World {
         let left = || [processes_in(self), self.cgroups()].concat();
         while !left().is_empty() {
             let first = || left().into_iter().take(9).collect::<Vec<_>>();
+            if is_foreign() && begun.elapsed() >= Duration::from_secs(1) {
+                differs(&format!("is left: {:?}", first()));
+                return kill_all_in(self);
+            }
             assert!(begun.elapsed() < Duration::from_secs(5), "left: {:?}", first());
             std::thread::park_timeout(Duration::from_millis(2));
         }
@@ -396,11 +425,15 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // After a failure; they are in no other mounts than ours.
-        for process in processes_in(self) {
-            let pid = process.split(' ').next().and_then(|pid| pid.parse().ok());
-            pid.into_iter().for_each(|pid| sys::kill(pid, libc::SIGKILL));
-        }
+        kill_all_in(self);
         self.stop_munged();
+    }
+}
+
+fn kill_all_in(world: &World) {
+    for process in processes_in(world) {
+        let pid = process.split(' ').next().and_then(|pid| pid.parse().ok());
+        pid.into_iter().for_each(|pid| sys::kill(pid, libc::SIGKILL));
     }
 }
 
@@ -469,6 +502,11 @@ pub fn finish(child: &mut Child, time: Duration) -> Output {
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
+        }
+        if is_foreign() && begun.elapsed() > FOREIGN_DEADLINE {
+            differs("hangs");
+            child.kill().unwrap();
+            break child.wait().unwrap();
         }
         if begun.elapsed() > time {
             child.kill().unwrap();
