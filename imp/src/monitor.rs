@@ -41,7 +41,7 @@ fn serve(caller: &Caller, task: Task, log: &mut Log) -> Result<Status, Refusal> 
     leave_caller().map_err(|err| format!("cannot leave the caller's session: {err}"))?;
     let mut resolver = Resolver::start()?;
     // It looks the caller up while the configuration is parsed.
-    resolver.ask(caller.users.real)?;
+    resolver.ask(caller.users.real, false)?;
     let config = load::load()?;
     log.level_max = config.number("log-level")?;
     match task {
@@ -123,7 +123,7 @@ fn target(uid: u32, uid_min: i64, resolver: &mut Resolver) -> Result<User, Strin
     demand(uid != 0, "switching to user root not supported")?;
     let low = format!("userid {uid} is below exec.min-uid ({uid_min})");
     demand(i64::from(uid) >= uid_min, low)?;
-    resolver.ask(uid)?;
+    resolver.ask(uid, true)?;
     let user = resolver.answer(uid)?;
     let of_root = format!("the group of user {} is root's", user.name);
     demand(user.gid != 0, of_root).map(|()| user)

@@ -1,6 +1,6 @@
 //! Who is behind a user id? A dropped helper asks the name service, whose modules are nobody's to audit.
 //!
-//! It answers any number of questions: `uid u32` is followed by a frame of [`wire`] with the entry, or `nobody`.
+//! It answers any number of questions: `uid u32, groups u8` is followed by a frame of [`wire`] with the entry, or `nobody`.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct User {
     pub name: String,
     /// Primary group.
     pub gid: u32,
-    /// All groups, the primary one among them, in ascending order.
+    /// The groups asked for, the primary one among them, in ascending order.
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
@@ -47,12 +47,12 @@ impl Resolver {
         Helper::start("helper for names", names::answer).map(Resolver)
     }
 
-    /// Asks for a user; [`answer`](Resolver::answer) takes the answer, before anything else is asked.
+    /// Asks for a user, with all groups or the primary one; [`answer`](Resolver::answer) takes the answer, before anything else is asked.
     ///
     /// # Errors
     /// What to log.
-    pub fn ask(&mut self, uid: u32) -> Result<(), String> {
-        self.0.ask(&uid.to_ne_bytes())
+    pub fn ask(&mut self, uid: u32, groups: bool) -> Result<(), String> {
+        self.0.ask(&[&uid.to_ne_bytes()[..], &[groups.into()]].concat())
     }
 
     /// Waits for the answer about a user.

@@ -19,6 +19,8 @@ use crate::sys::process::Status;
 
 /// Longest text of a frame; the original has the same limit.
 pub const FRAME_MAX: usize = 4 << 20;
+/// How much is read at once.
+const PART_SIZE: usize = 16 << 10;
 /// Longest path, address, name or value beside J.
 pub const TEXT_MAX: usize = 4096;
 /// Most variables of `imp run`, rules for devices, users or shells in the configuration.
@@ -54,7 +56,7 @@ pub fn receive(stream: &mut UnixStream, time: Duration) -> io::Result<Option<Kv>
         return Err(io::ErrorKind::InvalidData.into());
     }
     // Memory grows with what has come, not with what is announced.
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(PART_SIZE);
     let read = stream.take(length).read_to_end(&mut text)?;
     if (read as u64) < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

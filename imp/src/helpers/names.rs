@@ -10,22 +10,28 @@ use crate::wire;
 
 /// The helper's loop; ends with the stream.
 pub fn answer(mut stream: UnixStream) -> std::io::Result<()> {
-    let mut uid = [0; 4];
-    while stream.read_exact(&mut uid).is_ok() {
+    let mut question = [0; 5];
+    while stream.read_exact(&mut question).is_ok() {
+        let [a, b, c, d, groups] = question;
+        let uid = u32::from_ne_bytes([a, b, c, d]);
         let nobody = || {
             let mut kv = Kv::new();
             let _put = kv.put("nobody", Value::Bool(true));
             kv
         };
-        let kv = look_up(u32::from_ne_bytes(uid)).unwrap_or_else(nobody);
+        let kv = look_up(uid, groups != 0).unwrap_or_else(nobody);
         wire::send(&mut stream, &kv)?;
     }
     Ok(())
 }
 
-fn look_up(uid: u32) -> Option<Kv> {
+/// Of whom only the name counts, the name service is not asked for groups: that takes longest.
+fn look_up(uid: u32, groups: bool) -> Option<Kv> {
     let entry = users::by_uid(uid).ok()??;
-    let groups = users::groups(&entry.name, entry.gid).ok()?;
+    let groups = match groups {
+        true => users::groups(&entry.name, entry.gid).ok()?,
+        false => vec![entry.gid],
+    };
     let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
     let mut kv = Kv::new();
     kv.put("name", Value::String(entry.name)).ok()?;

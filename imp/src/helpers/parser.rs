@@ -14,6 +14,8 @@ use crate::wire;
 
 /// Most bytes of all files of one directory together.
 const SIZE_MAX: u64 = 64 << 10;
+/// How much is read at once.
+const PART_SIZE: usize = 8 << 10;
 /// Memory of the parser; it takes up to 400 bytes for one of the text.
 const ARENA_SIZE: usize = 96 << 20;
 
@@ -41,7 +43,7 @@ fn read(sources: &[Source]) -> Result<Vec<Text>, String> {
     let mut left = SIZE_MAX;
     let mut texts = Vec::new();
     for (path, file) in sources {
-        let mut content = Vec::new();
+        let mut content = Vec::with_capacity(PART_SIZE);
         let size = file
             .take(left + 1)
             .read_to_end(&mut content)
