@@ -1,8 +1,7 @@
 //! What is in the file, and how is it read and written?
 //!
-//! Table `objects` has flux-core's layout (size -1 = as it is, else the size before LZ4 compression) and one
-//! column more: `kind` 1 marks directory nodes of the form that only the KVS knows (design note 0001).
-//! `checkpt_v2` holds what `flux content checkpoint list` shows. `spaces` holds the roots of all namespaces at
+//! Blobs are in the tables of `blobs.rs` (size -1 = as it is, else the size before LZ4 compression; `kind` 1 marks
+//! directory nodes of the form that only the KVS knows, design note 0001). `checkpt_v2` holds what `flux content checkpoint list` shows. `spaces` holds the roots of all namespaces at
 //! the last spill, `journal` the transactions since.
 
 use flux_formats::errno::{self, Errnum};
@@ -12,16 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Version of the layout; a file with a higher one is refused.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
-/// Blobs of at least this size in bytes are compressed.
-const COMPRESS_MIN: usize = 256;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// How an SQLite file begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Where the user version is in the header of an SQLite file.
 const VERSION_AT: usize = 60;
 
 const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS objects(hash BLOB PRIMARY KEY, size INT, object BLOB, epoch INT DEFAULT 0, kind INT DEFAULT 0);
 CREATE TABLE IF NOT EXISTS checkpt_v2(id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, value TEXT);
 CREATE TABLE IF NOT EXISTS spaces(name TEXT PRIMARY KEY, owner INT, flags INT, seq INT, root BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal(id INTEGER PRIMARY KEY, records BLOB);
@@ -140,7 +136,7 @@ pub(crate) struct SpaceRow {
 /// A connection to the file.
 #[derive(Debug)]
 pub(crate) struct Db {
-    connection: Connection,
+    pub(super) connection: Connection,
     path: Arc<Path>,
     epoch: i64,
 }
@@ -177,7 +173,8 @@ impl Db {
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = OFF;
              PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216; PRAGMA wal_autocheckpoint = 4000;
              PRAGMA cache_size = -8000;
-             BEGIN; {SCHEMA}"
+             BEGIN; {SCHEMA} {}",
+            super::blobs::SCHEMA
         );
         db.check(db.connection.execute_batch(&setup))?;
         for (column, kind) in [("epoch", "INT DEFAULT 0"), ("kind", "INT DEFAULT 0")] {
@@ -222,6 +219,7 @@ impl Db {
         let shared: Arc<Path> = Arc::from(path);
         let connection = Connection::open_with_flags(path, flags)
             .and_then(|connection| {
+                connection.set_prepared_statement_cache_capacity(32);
                 connection
                     .busy_timeout(std::time::Duration::from_secs(10))
                     .map(|()| connection)
@@ -237,11 +235,19 @@ impl Db {
         })
     }
 
-    fn check<T>(&self, result: Result<T, rusqlite::Error>) -> Result<T, StoreError> {
+    pub(super) fn check<T>(&self, result: Result<T, rusqlite::Error>) -> Result<T, StoreError> {
         result.map_err(|source| StoreError::Sqlite {
             path: self.path.clone(),
             source: Arc::new(source),
         })
+    }
+
+    /// Returns the error of a blob that does not decompress.
+    pub(super) fn damaged(&self, digest: &[u8]) -> StoreError {
+        StoreError::Damaged {
+            path: self.path.to_path_buf(),
+            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
     }
 
     /// Begins a batch. `sync`: its commit waits for the disk, and so do those before it.
@@ -269,67 +275,6 @@ impl Db {
         {
             tracing::warn!(path = %self.path.display(), err = %err, "rollback");
         }
-    }
-
-    /// Stores a blob; one that is there keeps its place and becomes young for garbage collection.
-    pub(crate) fn store(&self, blob: &Blob) -> Result<(), StoreError> {
-        let mut statement = self.check(self.connection.prepare_cached(
-            "INSERT INTO objects(hash, size, object, epoch, kind) VALUES(?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT(hash) DO UPDATE SET epoch = excluded.epoch, kind = MAX(kind, excluded.kind)
-             WHERE epoch <> excluded.epoch OR kind < excluded.kind",
-        ))?;
-        let packed = (blob.bytes.len() >= COMPRESS_MIN).then(|| lz4_flex::block::compress(&blob.bytes));
-        let (size, object) = match &packed {
-            Some(packed) if packed.len() < blob.bytes.len() => (
-                i64::try_from(blob.bytes.len()).unwrap_or(i64::MAX),
-                packed.as_slice(),
-            ),
-            _ => (-1, blob.bytes.as_ref()),
-        };
-        self.check(statement.execute(params![blob.digest, size, object, self.epoch, blob.internal]))
-            .map(|_| ())
-    }
-
-    /// Returns a blob and whether it is a directory node of the KVS's own form.
-    pub(crate) fn load(&self, digest: &[u8]) -> Result<Option<(Vec<u8>, bool)>, StoreError> {
-        let mut statement = self.check(
-            self.connection
-                .prepare_cached("SELECT object, size, kind FROM objects WHERE hash = ?1"),
-        )?;
-        let row = statement
-            .query_row([digest], |row| {
-                let object = row.get_ref(0)?;
-                let bytes = object.as_blob_or_null()?.unwrap_or_default().to_vec();
-                Ok((bytes, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
-            })
-            .optional();
-        let Some((bytes, size, internal)) = self.check(row)? else {
-            return Ok(None);
-        };
-        let Ok(size) = usize::try_from(size) else {
-            return Ok(Some((bytes, internal)));
-        };
-        let damaged = || StoreError::Damaged {
-            path: self.path.to_path_buf(),
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-        };
-        // a block of LZ4 never grows more than 255 times
-        if size > bytes.len().saturating_mul(255).saturating_add(64) {
-            return Err(damaged());
-        }
-        match lz4_flex::block::decompress(&bytes, size) {
-            Ok(plain) if plain.len() == size => Ok(Some((plain, internal))),
-            _ => Err(damaged()),
-        }
-    }
-
-    /// Returns true when the blob is there.
-    pub(crate) fn has(&self, digest: &[u8]) -> Result<bool, StoreError> {
-        let mut statement = self.check(
-            self.connection
-                .prepare_cached("SELECT EXISTS(SELECT 1 FROM objects WHERE hash = ?1)"),
-        )?;
-        self.check(statement.query_row([digest], |row| row.get(0)))
     }
 
     /// Returns the checkpoints with their ids, newest first.
@@ -442,59 +387,12 @@ impl Db {
         .map(|_| ())
     }
 
-    /// Marks a blob as reached by the garbage collection `epoch`; returns whether it is a directory node of
-    /// the KVS's own form, `None` when there is no such blob.
-    pub(crate) fn mark(&self, epoch: i64, digest: &[u8]) -> Result<Option<bool>, StoreError> {
-        let mark = "UPDATE objects SET epoch = MAX(epoch, ?1) WHERE hash = ?2 RETURNING kind";
-        let mut statement = self.check(self.connection.prepare_cached(mark))?;
-        self.check(
-            statement
-                .query_row(params![epoch, digest], |row| row.get(0))
-                .optional(),
-        )
-    }
-
-    /// Deletes at most `delete_cap` blobs older than `epoch` with row ids above `cursor` and up to
-    /// `high_water`, looking at `window` of them; returns the number deleted and the new cursor.
-    pub(crate) fn sweep(&self, sweep: &Sweep) -> Result<(usize, i64), StoreError> {
-        let end = sweep.cursor.saturating_add(sweep.window).min(sweep.high_water);
-        let find = "SELECT rowid FROM objects WHERE epoch < ?1 AND rowid > ?2 AND rowid <= ?3 ORDER BY rowid LIMIT ?4";
-        let mut statement = self.check(self.connection.prepare_cached(find))?;
-        let rows = statement.query_map(params![sweep.epoch, sweep.cursor, end, sweep.delete_cap], |row| {
-            row.get(0)
-        });
-        let rows: Vec<i64> = self.check(rows.and_then(Iterator::collect))?;
-        let mut delete = self.check(
-            self.connection
-                .prepare_cached("DELETE FROM objects WHERE rowid = ?1"),
-        )?;
-        for row in &rows {
-            self.check(delete.execute([row]))?;
-        }
-        let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= sweep.delete_cap;
-        let cursor = if full {
-            rows.last().copied().unwrap_or(end)
-        } else {
-            end
-        };
-        Ok((rows.len(), cursor))
-    }
-
     /// Returns a single number.
     pub(crate) fn number(&self, sql: &str) -> Result<i64, StoreError> {
         let row = self
             .connection
             .query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
         Ok(self.check(row)?.unwrap_or(0))
-    }
-
-    /// Returns the number of blobs older than `epoch`.
-    pub(crate) fn count_older(&self, epoch: i64) -> Result<i64, StoreError> {
-        self.check(self.connection.query_row(
-            "SELECT COUNT(*) FROM objects WHERE epoch < ?1",
-            [epoch],
-            |row| row.get(0),
-        ))
     }
 
     /// Returns the epoch that new blobs get: the id of the next checkpoint.
@@ -523,16 +421,6 @@ impl Db {
             .unwrap();
         assert_eq!(set, limit);
     }
-}
-
-/// Bounds of one step of a garbage collection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sweep {
-    pub(crate) epoch: i64,
-    pub(crate) cursor: i64,
-    pub(crate) high_water: i64,
-    pub(crate) delete_cap: i64,
-    pub(crate) window: i64,
 }
 
 /// Refuses a file whose user version is above `known`: looks at its header without opening it as a database.

@@ -5,11 +5,13 @@
 //! `statedir` the file is kept there and synchronous batches are on stable storage before they are answered;
 //! else it is in the `rundir` and nothing waits for a disk.
 
+mod blobs;
 mod db;
 mod lane;
 mod load;
 pub mod local;
 mod service;
 
+pub(crate) use blobs::{Entry, Merge};
 pub(crate) use db::{Blob, Db, SpaceRow, StoreError, refuse_newer};
 pub use service::ContentSqlite;

@@ -1,6 +1,7 @@
 //! The actor behind `content-backing.*`.
 
-use super::db::{Blob, Db, StoreError, Sweep};
+use super::blobs::Sweep;
+use super::db::{Blob, Db, StoreError};
 use super::lane::{Job, Lane, Outcomes, Output, Writer};
 use crate::modules::content;
 use crate::modules::kvs::blob as node_blob;
@@ -290,7 +291,7 @@ impl ContentSqlite {
             _ => {
                 let GcInfoRequest { epoch, get_count } = req.payload_json()?;
                 let job = move |db: &mut Db| {
-                    let high_water = db.number("SELECT MAX(rowid) FROM objects")?;
+                    let high_water = db.high_water()?;
                     let candidates = if get_count {
                         Some(db.count_older(epoch)?)
                     } else {
@@ -319,7 +320,7 @@ impl ContentSqlite {
         let synchronous = if self.durable { "FULL" } else { "OFF" };
         let job = move |db: &mut Db| {
             let checkpoints = db.checkpoints()?;
-            Ok((db.number("SELECT count(1) FROM objects")?, checkpoints))
+            Ok((db.count()?, checkpoints))
         };
         self.submit(cx, None, job, move |cx, result| {
             let body = result.map(|(count, checkpoints)| {

@@ -255,8 +255,8 @@ fn durable_figures() {
         used * number("PRAGMA page_size") / u64::from(jobs)
     );
     let (count, bytes) = (
-        number("SELECT count(*) FROM objects"),
-        number("SELECT sum(length(object)) FROM objects"),
+        number("SELECT count(*) FROM blobs"),
+        number("SELECT sum(length(object)) FROM blobs"),
     );
     println!(
         "blobs per job: {}, bytes in them: {}",

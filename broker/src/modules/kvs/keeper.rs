@@ -85,6 +85,10 @@ pub(super) struct Keeper {
     /// A spill could not begin because a journal transaction is under way; true for one with a checkpoint.
     spill_wanted: Option<bool>,
     spill_failed: bool,
+    /// A spill that goes on when the store can be written again.
+    stalled: Option<spilling::Stalled>,
+    /// Runs of the store's index are being merged.
+    merging: bool,
     /// Why the store could not be written, while it cannot.
     failure: Option<RpcError>,
     recent: VecDeque<Dir>,
@@ -239,7 +243,7 @@ impl Kvs {
         }
         let keeper = &self.keeper;
         let full = keeper.dirty_bytes > SPILL_BYTES
-            || keeper.journal_bytes > SPILL_BYTES
+            || (keeper.journal_bytes > SPILL_BYTES && !keeper.spilling) // it shrinks at the end of the spill
             || keeper.exposed.len() > RECENT_MAX;
         if full || keeper.spill_wanted.is_some() {
             self.spill(cx, keeper.spill_wanted.unwrap_or(false));
