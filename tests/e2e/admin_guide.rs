@@ -224,3 +224,42 @@ fn the_example_with_queues() {
     site.flux(ALICE, &["submit", "-q", "batch", "-t", "1h", "true"])
         .ok();
 }
+
+#[test]
+fn the_example_with_prolog_and_epilog() {
+    if missing(Capability::Site) {
+        return;
+    }
+    // the table of the job archive is the 2023 guide's; there is no such module any more
+    let toml = format!("{}\n[archive]\nperiod = \"1m\"\n", example("perilog.toml"));
+    let mut site = Site::new(2, &toml, &example("run.toml"));
+    for name in ["prolog", "epilog"] {
+        let path = site.sysconfdir().join("flux/system").join(name);
+        let script = format!(
+            "#!/bin/sh\necho {name} $(id -u) $FLUX_JOB_USERID $FLUX_OWNER_USERID $HOME $PATH >>/usr/local/site/$(hostname)\n\
+             echo an Xauth line of no interest\n"
+        );
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    site.start_all();
+    let id = site
+        .flux(ALICE, &["submit", "-N2", "true"])
+        .ok()
+        .line()
+        .to_owned();
+    site.flux(ALICE, &["job", "wait-event", "-t", "60", &id, "clean"])
+        .ok();
+    site.flux(ALICE, &["job", "status", &id]).ok();
+    for node in ["test0", "test1"] {
+        let text = std::fs::read_to_string(site.shared().join(node)).unwrap_or_default();
+        let line = |name: &str| format!("{name} 0 64101 64100 /root /usr/sbin:/usr/bin:/sbin:/bin");
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [line("prolog"), line("epilog")],
+            "{node}"
+        );
+    }
+    let log = site.flux(ROOT, &["dmesg"]);
+    assert!(!log.ok().stdout.contains("Xauth"), "{log}");
+}
