@@ -1,7 +1,7 @@
 //! What does a signed job of a guest cost? On a site of one node with users, MUNGE, and the installation's own IMP, setuid (as
 //! root; PAM is off).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use flux_tests::{ALICE, Capability, FLUX, Programs, Site, User, missing};
 
 use super::{Bench, Figure, Unit, median};
@@ -11,7 +11,10 @@ const STARTS: usize = 41;
 
 /// 1000 signed jobs, and the start of one beside the start of an owner's.
 pub(super) fn guests(bench: &Bench) -> Result<Vec<Figure>> {
-    ensure!(!missing(Capability::Site), "it takes root, namespaces and munged");
+    if missing(Capability::Site) {
+        // it takes root, namespaces and munged; that is said
+        return Ok(Vec::new());
+    }
     let shell = bench.prefix.join("libexec/flux/flux-shell");
     let imp = format!(
         "[exec]\nallowed-users = [\"flux\"]\nallowed-shells = [\"{}\"]\npam-support = false\n",
