@@ -1,6 +1,9 @@
 //! Stop and start with a `statedir`: jobs, queues, drains and the largest job id come back.
 
-use flux_tests::{Instance, Sandbox};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use flux_tests::{Instance, Random, Sandbox};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -109,5 +112,54 @@ fn a_crash_is_told_and_queues_may_stop() {
     flux.run(&["queue", "status"])
         .ok()
         .says("Scheduling is stopped: Automatically stopped due to restart");
+    flux.stop();
+}
+
+/// A spill stores what has gathered in steps, while commits go on: a crash between any of them loses nothing.
+#[test]
+fn a_kill_within_a_spill_loses_nothing() {
+    const KEYS: usize = 3000;
+    let mut random = Random::from_env();
+    let mut flux = Instance::builder(1).persistent().boot();
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..4 {
+        let keys: Vec<String> = (0..KEYS).map(|n| format!("d.{round}.{n}={n:0>300}")).collect();
+        let put: Vec<&str> = ["kvs", "put"]
+            .into_iter()
+            .chain(keys.iter().map(String::as_str))
+            .collect();
+        flux.run(&put).ok();
+        // a SYNC commit stores everything
+        let script = format!(
+            "flux kvs put --sync sync.{round}=1 & for i in 1 2 3 4 5 6 7 8 9; do flux submit --urgency=hold true || exit; done"
+        );
+        let mut child = flux
+            .command("sh")
+            .args(["-c", &script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let few = 1 + random.below(6);
+        acknowledged.extend(lines.by_ref().take(few).map(Result::unwrap));
+        flux.crash();
+        acknowledged.extend(lines.map(Result::unwrap));
+        child.wait().unwrap();
+        flux.boot_again();
+        let listed = flux.run(&["jobs", "-c0", "-no", "{id}"]);
+        for id in &acknowledged {
+            assert!(
+                listed.ok().lines().contains(&id.as_str()),
+                "{id} is lost: {listed}"
+            );
+        }
+        for earlier in 0..=round {
+            let dir = format!("d.{earlier}");
+            assert_eq!(flux.run(&["kvs", "ls", "-1", &dir]).ok().lines().len(), KEYS);
+            let key = format!("{dir}.{}", random.below(KEYS));
+            assert_eq!(flux.run(&["kvs", "get", &key]).ok().line().len(), 300);
+        }
+    }
     flux.stop();
 }
