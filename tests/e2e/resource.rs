@@ -1,6 +1,6 @@
 //! `flux resource`: what is there, what is free, and taking nodes out.
 
-use flux_tests::{Instance, Output, Sandbox};
+use flux_tests::{Capability, Instance, Output, Sandbox, missing};
 
 #[test]
 fn list_info_and_status() {
@@ -149,6 +149,33 @@ fn the_binding_of_the_broker_is_respected() {
     let all = Sandbox::new().start(&["-s", "1", "flux resource info"]);
     let unbound = cores(&["--conf=resource.norestrict=true", "flux resource info"]);
     assert_eq!(unbound, all.ok().line());
+}
+
+/// GPUs are what the driver in the kernel tells of: no library that knows CUDA is needed.
+#[test]
+fn gpus_are_those_of_the_driver() {
+    if missing(Capability::Mount) {
+        return;
+    }
+    let initial = "flux resource info; flux run -n2 -g1 -o gpu-affinity=per-task printenv CUDA_VISIBLE_DEVICES; \
+                   flux submit -g3 true; flux job attach $(flux job last)";
+    let script = format!(
+        "mount -t tmpfs gpus /proc/driver && mkdir -p /proc/driver/nvidia/gpus/0000:01:00.0 /proc/driver/nvidia/gpus/0000:02:00.0 && \
+         exec flux start -s 1 '{initial}'"
+    );
+    let output = Sandbox::new().run(
+        "unshare",
+        &["-m", "--propagation", "private", "sh", "-c", &script],
+    );
+    let lines = output.lines();
+    assert!(
+        lines.first().is_some_and(|line| line.ends_with(" Cores, 2 GPUs")),
+        "{output}"
+    );
+    let mut devices: Vec<_> = lines.iter().skip(1).take(2).copied().collect();
+    devices.sort_unstable();
+    assert_eq!(devices, ["0", "1"], "{output}");
+    output.fails().complains("unsatisfiable");
 }
 
 /// Properties that only name queues are left out of the column of properties, and shown as queues.
