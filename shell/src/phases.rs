@@ -22,6 +22,7 @@ use crate::ctx::{Ctx, Purpose};
 use crate::eventlog;
 use crate::log::{Place, log};
 use crate::plugins::doom::TaskExit;
+use crate::plugins::rexec::Part;
 use crate::plugins::signal;
 use crate::reconnect;
 use crate::start::{self, Parts};
@@ -69,6 +70,7 @@ enum Token {
     Write(usize),
     Terminal(usize),
     Pmi(usize),
+    Rexec(u32, Part),
 }
 
 /// The shell.
@@ -233,7 +235,11 @@ impl Shell {
             }
             let ready = match self.wait() {
                 Ok(ready) => ready,
-                Err(error) if self.on_lost(&error) => continue,
+                Err(error) if self.on_lost(&error) => {
+                    // nobody hears of them any more
+                    self.parts.rexec.end(&mut self.ctx);
+                    continue;
+                }
                 Err(_) => {
                     self.abandon();
                     return;
@@ -275,6 +281,13 @@ impl Shell {
                 _ => PollFlags::POLLIN,
             };
             add(Token::Pmi(client), socket, events);
+        }
+        for (pid, part, fd) in self.parts.rexec.fds() {
+            let events = match part {
+                Part::Write => PollFlags::POLLOUT,
+                _ => PollFlags::POLLIN,
+            };
+            add(Token::Rexec(pid, part), fd, events);
         }
         Self::poll(&mut self.ctx, &mut others, deadline)?;
         let ready = tokens
@@ -332,6 +345,10 @@ impl Shell {
                 if let Some(pmi) = &mut self.parts.pmi {
                     pmi.on_ready(&mut self.ctx, client);
                 }
+            }
+            Token::Rexec(pid, part) => {
+                let rexec = &mut self.parts.rexec;
+                rexec.on_ready(&mut self.ctx, pid, part, &mut self.buffer);
             }
         }
     }
@@ -484,6 +501,7 @@ impl Shell {
 
     fn finish_tasks(&mut self) {
         self.phase = Phase::Draining;
+        self.parts.rexec.end(&mut self.ctx);
         self.report_first_exit();
         log!(self.ctx, Debug, "", "exit {}", self.exit_code());
         self.parts.output.finish(&mut self.ctx);

@@ -147,6 +147,10 @@ impl Shell {
             self.on_pty(rank, request);
             return;
         }
+        if let Some(method) = method.strip_prefix("rexec.") {
+            self.parts.rexec.on_request(&mut self.ctx, method, request);
+            return;
+        }
         match method {
             "pmi-exchange" => match &mut self.parts.pmi {
                 Some(pmi) => pmi.on_exchange(&mut self.ctx, request),

@@ -24,6 +24,7 @@ use crate::plugins::output::{Output, OutputError};
 use crate::plugins::pmi::{Pmi, TASK_FD};
 use crate::plugins::proctable::Proctables;
 use crate::plugins::pty::Ptys;
+use crate::plugins::rexec::Rexec;
 use crate::plugins::rlimit;
 use crate::plugins::signal::Warning;
 use crate::plugins::tmpdir::TmpDir;
@@ -185,6 +186,7 @@ pub(crate) struct Parts {
     pub(crate) input: Input,
     pub(crate) doom: Doom,
     pub(crate) proctables: Proctables,
+    pub(crate) rexec: Rexec,
     pub(crate) warning: Option<Warning>,
     pub(crate) pmi: Option<Pmi>,
     pub(crate) ptys: Option<Ptys>,
@@ -246,6 +248,7 @@ pub(crate) fn prepare(ctx: &mut Ctx) -> Result<Parts, StartError> {
         input,
         doom: Doom::new(ctx)?,
         proctables: Proctables::default(),
+        rexec: Rexec::default(),
         warning: Warning::new(ctx)?,
         pmi: Pmi::new(ctx)?,
         ptys: Ptys::new(ctx)?,

@@ -134,6 +134,11 @@ impl Stdin {
         }
     }
 
+    /// Returns the bytes that the task has not taken yet.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Returns true when data waits for the task to read.
     pub(crate) fn wants_write(&self) -> bool {
         self.fd.is_some() && !self.queue.is_empty()

@@ -1,5 +1,7 @@
 //! `flux exec`: processes on brokers, their streams, signals and exit codes.
 
+use std::io::{BufRead, BufReader};
+
 use flux_tests::Instance;
 
 #[test]
@@ -50,5 +52,55 @@ fn a_client_that_goes_takes_its_processes_along() {
     flux_tests::wait_for("the process is ended", flux_tests::DEADLINE, || {
         (!sleeping()).then_some(())
     });
+    flux.stop();
+}
+
+/// `--jobid`: the shells of the job run the program beside its tasks, and end it with them.
+#[test]
+fn beside_the_tasks_of_a_job() {
+    let flux = Instance::boot(3);
+    let job = ["submit", "-N2", "--requires=rank:1-2", "sleep", "1000"];
+    let id = flux.run(&job).ok().line().to_owned();
+    let exec = |words: &[&str]| flux.run(&[&["exec", "--jobid", &id], words].concat());
+    let output = exec(&["-l", "flux", "getattr", "rank"]);
+    assert_eq!(output.ok().sorted(), ["1: 1", "2: 2"]);
+    // the ranks are those of the job
+    assert_eq!(exec(&["-r", "1", "flux", "getattr", "rank"]).ok().lines(), ["2"]);
+    assert_eq!(exec(&["-x", "1", "flux", "getattr", "rank"]).ok().lines(), ["1"]);
+    let big = "x".repeat(300_000);
+    let script = ["exec", "--jobid", &id, "-r", "0", "cat"];
+    let output = flux.run_input(&script, big.as_bytes());
+    assert!(output.ok().stdout == big, "{} bytes", output.stdout.len());
+    exec(&["sh", "-c", "echo wrong >&2; exit 3"])
+        .code(3)
+        .complains("wrong");
+    exec(&["/no/such/program"])
+        .code(127)
+        .complains("No such file or directory");
+    let mut beside = flux
+        .command("flux")
+        .args([
+            "exec",
+            "--jobid",
+            &id,
+            "--noinput",
+            "sh",
+            "-c",
+            "echo started; exec sleep 1000",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(beside.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "started");
+    flux.run(&["cancel", &id]).ok();
+    assert_eq!(beside.wait().unwrap().code(), Some(128 + 9));
+    flux.run(&["job", "wait-event", "--timeout=30", &id, "clean"])
+        .ok();
+    exec(&["true"]).fails().complains("is not currently running");
+    flux.run(&["exec", "--jobid", "1", "true"])
+        .fails()
+        .complains("job 1 not found");
     flux.stop();
 }

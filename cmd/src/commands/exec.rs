@@ -3,8 +3,11 @@
 mod runner;
 
 use clap::{ArgMatches, Command};
+use flux_client::job::{self, WatchEvent, watch_flags};
 use flux_client::{Handle, NODEID_ANY, attr};
+use flux_formats::errno::ENOENT;
 use flux_formats::idset::IdSet;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use runner::{How, Runner};
@@ -58,34 +61,83 @@ pub(super) fn args(command: Command) -> Command {
         .arg(trailing("command", true, "Command and arguments"))
 }
 
-fn targets(handle: &mut Handle, matches: &ArgMatches) -> Result<(IdSet, u32), CmdError> {
+/// The job of `--jobid`: its ranks, and the service of its shells.
+#[derive(Debug)]
+struct Shells {
+    ranks: IdSet,
+    service: String,
+}
+
+/// Asks for the ranks of a running job, and waits until its shells serve.
+fn shells(handle: &mut Handle, word: &str) -> Result<Shells, CmdError> {
+    #[derive(Deserialize)]
+    struct Listed {
+        job: Job,
+    }
+    #[derive(Deserialize)]
+    struct Job {
+        state: u32,
+        #[serde(default)]
+        ranks: String,
+    }
+    const RUN: u32 = 16;
+    let id = jobid::parse(word)?;
+    let request = json!({ "id": id.0, "attrs": ["ranks", "state"] });
+    let listed: Listed = match handle.call("job-list.list-id", NODEID_ANY, &request) {
+        Err(err) if err.errnum() == ENOENT => return fail(format!("job {word} not found")),
+        listed => listed?,
+    };
+    if listed.job.state != RUN {
+        return fail(format!("job {word} is not currently running"));
+    }
+    let ranks: IdSet = listed.job.ranks.parse().unwrap_or_default();
+    if ranks.is_empty() {
+        return fail(format!("failed to get assigned ranks for {word}"));
+    }
+    let watch = job::eventlog_watch(handle, id.0, "guest.exec.eventlog", watch_flags::WAITCREATE)?;
+    while let Some(event) = job::watch_next(handle, &watch)? {
+        let WatchEvent::Event(line) = event else { continue };
+        let event: Value = serde_json::from_str(&line).unwrap_or_default();
+        if event.get("name").and_then(Value::as_str) != Some("shell.init") {
+            continue;
+        }
+        job::watch_cancel(handle, &watch)?;
+        handle.forget(watch);
+        return match event.pointer("/context/service").and_then(Value::as_str) {
+            Some(service) => Ok(Shells {
+                ranks,
+                service: format!("{service}.rexec"),
+            }),
+            None => fail("failed to get service from shell.init event"),
+        };
+    }
+    fail(format!("failed to get shell.init event for {word}"))
+}
+
+/// Returns the ranks to run on.
+fn targets(handle: &mut Handle, matches: &ArgMatches, of_job: Option<&IdSet>) -> Result<IdSet, CmdError> {
     let size = attr::get_u32(handle, "size")?;
     let ids = |option: &str, word: &str| -> Result<IdSet, CmdError> {
         word.parse()
             .or_else(|_| usage(format!("--{option}: invalid idset '{word}'")))
     };
-    let mut ranks = match (text(matches, "jobid"), text(matches, "rank")) {
-        (Some(_), Some(_)) => return usage("--rank and --jobid cannot be used together"),
-        (Some(id), None) => {
-            let id = jobid::parse(id)?;
-            let request = json!({ "id": id.0, "attrs": ["ranks"] });
-            let response: Value = handle.call("job-list.list-id", NODEID_ANY, &request)?;
-            let ranks = response
-                .pointer("/job/ranks")
-                .and_then(Value::as_str)
-                .unwrap_or("");
-            ids("jobid", ranks)?
-        }
-        (None, Some("all") | None) => IdSet::first_n(size),
-        (None, Some(word)) => ids("rank", word)?,
+    let all = of_job.cloned().unwrap_or_else(|| IdSet::first_n(size));
+    // of a job, the first of its ranks is 0
+    let chosen = |ids: IdSet| match of_job {
+        Some(job) => ids.iter().filter_map(|index| job.nth(u64::from(index))).collect(),
+        None => ids,
+    };
+    let mut ranks = match text(matches, "rank") {
+        Some("all") | None => all,
+        Some(word) => chosen(ids("rank", word)?),
     };
     if let Some(word) = text(matches, "exclude") {
-        ranks = ranks.difference(&ids("exclude", word)?);
+        ranks = ranks.difference(&chosen(ids("exclude", word)?));
     }
     if ranks.is_empty() {
         return fail("No nodes specified.");
     }
-    Ok((ranks, size))
+    Ok(ranks)
 }
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
@@ -93,7 +145,10 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         return fail("--attach is not available yet in this version");
     }
     let mut handle = ctx.open()?;
-    let (ranks, _) = targets(&mut handle, matches)?;
+    let shells = text(matches, "jobid")
+        .map(|word| shells(&mut handle, word))
+        .transpose()?;
+    let ranks = targets(&mut handle, matches, shells.as_ref().map(|shells| &shells.ranks))?;
     let background = matches.get_flag("bg");
     let mut words: Vec<String> = list(matches, "command").into_iter().map(str::to_owned).collect();
     if matches.get_flag("with-imp") {
@@ -108,7 +163,8 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     if matches.get_flag("waitable") {
         flags |= WAITABLE;
     }
-    let service = text(matches, "service").unwrap_or("rexec");
+    let of_job = shells.as_ref().map_or("rexec", |shells| &shells.service);
+    let service = text(matches, "service").unwrap_or(of_job);
     let how = How {
         label: matches.get_flag("label-io"),
         quiet: matches.get_flag("quiet"),

@@ -9,6 +9,7 @@ pub(crate) mod output;
 pub(crate) mod pmi;
 pub(crate) mod proctable;
 pub(crate) mod pty;
+pub(crate) mod rexec;
 pub(crate) mod rlimit;
 pub(crate) mod signal;
 pub(crate) mod tmpdir;
