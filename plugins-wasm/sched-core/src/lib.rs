@@ -4,6 +4,7 @@
 //! (conservative). Queues of one site may follow different policies; their jobs are tried in one order, so that no queue takes what a job
 //! with a better place in another is waiting for.
 
+mod by_id;
 mod pass;
 mod queue;
 mod settings;

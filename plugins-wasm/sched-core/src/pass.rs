@@ -3,10 +3,11 @@
 //! A *pass* tries the jobs of all queues in one order. After it every job was tried or stands behind a limit; until resources or the order
 //! change only new jobs need to be tried. A pass that reaches the broker's limit for one call goes on where it stopped.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use flux_policy_sdk::{AllocFailure, Changes, Host, Pending, Plan, Pool, Refusal};
 
+use crate::by_id::ById;
 use crate::queue::{Place, Waiting};
 use crate::settings::{Kind, Rules, Settings};
 
@@ -19,7 +20,7 @@ pub struct Backfill {
     kind: Kind,
     settings: Settings,
     waiting: Waiting,
-    plans: HashMap<u64, Plan>,
+    plans: ById<u64, Plan>,
     /// The last place that has a plan: whoever comes before it changes all that follows.
     last_planned: Option<Place>,
     lines: BTreeMap<u32, Line>,
@@ -40,7 +41,7 @@ struct Line {
     /// The next to try, first ones last.
     ahead: Vec<Place>,
     /// The shortest time limit with which a job of each class was busy in this pass: resources only get fewer in one.
-    busy: HashMap<u32, f64>,
+    busy: ById<u32, f64>,
     /// Waiting jobs that were tried.
     considered: usize,
     plans: usize,
@@ -54,7 +55,7 @@ impl Line {
             rules,
             tried: None,
             ahead: Vec::new(),
-            busy: HashMap::new(),
+            busy: ById::default(),
             considered: 0,
             plans: 0,
             blocked: None,
@@ -84,7 +85,7 @@ impl Backfill {
             kind,
             settings: Settings::read(host, kind)?,
             waiting: Waiting::default(),
-            plans: HashMap::new(),
+            plans: ById::default(),
             last_planned: None,
             lines: BTreeMap::new(),
             fresh: BTreeSet::new(),

@@ -1,10 +1,12 @@
 //! Which jobs wait, and in which order?
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use flux_policy_sdk::Pending;
+
+use crate::by_id::ById;
 
 /// Place in the order: highest priority first, then lowest id.
 pub(crate) type Place = (Reverse<u64>, u64);
@@ -20,7 +22,7 @@ struct Job {
 /// All waiting jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    jobs: HashMap<u64, Job>,
+    jobs: ById<u64, Job>,
     queues: BTreeMap<u32, BTreeSet<Place>>,
 }
 

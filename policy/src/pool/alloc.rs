@@ -104,10 +104,7 @@ impl ResourcePool {
                 .iter()
                 .filter_map(|part| self.part(part.position, &part.cores, &part.gpus))
                 .collect();
-            (
-                rset::to_r(&self.inventory, &parts, times, false),
-                rset::summary(&parts),
-            )
+            rset::to_r_and_summary(&self.inventory, &parts, times)
         };
         self.undo_of(id);
         self.book(id, parts, end);

@@ -1,9 +1,9 @@
 //! When can a request start, and with what? (The search of the planner, apart from its state.)
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bits::Bits;
+use super::by_id::ById;
 use super::feasible::Need;
 use super::gaps::Gaps;
 use super::index::Shape;
@@ -235,7 +235,7 @@ fn by_ends(
     if have >= ask.count {
         return Some(Some(after));
     }
-    let mut shapes: HashMap<usize, Shape> = HashMap::new();
+    let mut shapes: ById<usize, Shape> = ById::default();
     let steps_max = pool.inventory.len().max(256);
     for (end, id) in planner.ends.iter().take(steps_max) {
         *work += 1;

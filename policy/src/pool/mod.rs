@@ -10,6 +10,7 @@
 
 mod alloc;
 mod bits;
+mod by_id;
 mod constraint;
 mod feasible;
 mod future;
@@ -27,6 +28,7 @@ mod state;
 mod tests;
 
 pub use alloc::{AllocError, Grant};
+pub(crate) use by_id::ById;
 pub use constraint::{Constraint, ConstraintError};
 pub use feasible::Infeasible;
 pub use inventory::{ResourceError, ranks_of};

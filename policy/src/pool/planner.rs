@@ -3,8 +3,9 @@
 //! A node's free resources at a later time are what it has, less what jobs hold beyond that time, less what plans keep. Jobs only ever
 //! release, so without plans a node has one time from which on it is ready; with plans it has intervals.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::by_id::ById;
 use super::feasible::{Need, size};
 use super::future::{self, Window};
 use super::gaps::Gaps;
@@ -106,9 +107,9 @@ pub(super) struct Planner {
     pub(super) ends: BTreeSet<(Time, u64)>,
     pub(super) plans: BTreeMap<PlanId, Plan>,
     /// Plans by position.
-    planned: HashMap<usize, Vec<PlanId>>,
+    planned: ById<usize, Vec<PlanId>>,
     /// Gaps of nodes with plans, until something of the node changes.
-    gaps: HashMap<usize, Gaps>,
+    gaps: ById<usize, Gaps>,
     next: u32,
     views: Vec<View>,
     /// Positions that changed, for the views.

@@ -36,9 +36,26 @@ pub(super) fn to_r(
     times: Times,
     local_properties: bool,
 ) -> String {
+    write_r(inventory, parts, &group(parts), times, local_properties)
+}
+
+/// Returns R and its summary; the ranks are grouped once for both.
+pub(super) fn to_r_and_summary(inventory: &Inventory, parts: &[Part<'_>], times: Times) -> (String, String) {
+    let groups = group(parts);
+    let r = write_r(inventory, parts, &groups, times, false);
+    (r, write_summary(&groups))
+}
+
+fn write_r(
+    inventory: &Inventory,
+    parts: &[Part<'_>],
+    groups: &[Group<'_>],
+    times: Times,
+    local_properties: bool,
+) -> String {
     let mut out = String::with_capacity(256);
     out.push_str(r#"{"version":1,"execution":{"R_lite":["#);
-    for (index, group) in group(parts).iter().enumerate() {
+    for (index, group) in groups.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(
             out,
@@ -72,9 +89,9 @@ pub(super) fn to_r(
 }
 
 /// Returns the summary, for example `rank[0-1]/core[0-3],gpu0 rank2/core0`.
-pub(super) fn summary(parts: &[Part<'_>]) -> String {
-    let mut out = String::new();
-    for (index, group) in group(parts).iter().enumerate() {
+fn write_summary(groups: &[Group<'_>]) -> String {
+    let mut out = String::with_capacity(64);
+    for (index, group) in groups.iter().enumerate() {
         let space = if index == 0 { "" } else { " " };
         let _ = write!(
             out,
@@ -98,6 +115,13 @@ struct Group<'a> {
 
 /// Groups ranks by equal children, ordered by their lowest rank.
 fn group<'a>(parts: &[Part<'a>]) -> Vec<Group<'a>> {
+    if let [only] = parts {
+        return vec![Group {
+            ranks: IdSet::from(only.node.rank),
+            cores: only.cores,
+            gpus: only.gpus,
+        }];
+    }
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut index: HashMap<(&[u64], &[u64]), usize> = HashMap::new();
     let mut last: Option<usize> = None;

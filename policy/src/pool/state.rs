@@ -7,6 +7,7 @@ use flux_formats::idset::IdSet;
 use serde_json::Value;
 
 use super::bits::Bits;
+use super::by_id::ById;
 use super::index::{Index, Shape};
 use super::inventory::{Inventory, ResourceError, rank_resources};
 use super::placement::Placement;
@@ -36,7 +37,7 @@ pub struct ResourcePool {
     pub(super) index: Index,
     /// All nodes by what they have in all, most first: what could ever be met.
     pub(super) kinds: BTreeMap<Reverse<Shape>, Bits>,
-    pub(super) held: HashMap<u64, Holding>,
+    pub(super) held: ById<u64, Holding>,
     pub(super) selected: HashMap<String, std::sync::Arc<Bits>>,
     pub(super) up: Bits,
     /// What is known of the future; made when first asked for.

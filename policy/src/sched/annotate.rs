@@ -4,11 +4,10 @@
 //! job only when it changes by more than a minute.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use serde_json::json;
 
-use crate::pool::ResourcePool;
+use crate::pool::{ById, ResourcePool};
 
 use super::message::{SchedAnswer, Submit};
 
@@ -22,8 +21,8 @@ const PLACES_MAX: usize = 1000;
 /// What was said of which job.
 #[derive(Debug, Default)]
 pub(super) struct Annotator {
-    estimates: HashMap<u64, Said>,
-    places: HashMap<u64, usize>,
+    estimates: ById<u64, Said>,
+    places: ById<u64, usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +79,7 @@ impl Annotator {
     }
 
     /// Tells the first jobs of the queue why they wait and where they are.
-    pub(super) fn places(&mut self, pending: &HashMap<u64, Submit>, answers: &mut Vec<SchedAnswer>) {
+    pub(super) fn places(&mut self, pending: &ById<u64, Submit>, answers: &mut Vec<SchedAnswer>) {
         let mut order: Vec<_> = pending
             .values()
             .map(|job| (Reverse(job.priority), job.id))

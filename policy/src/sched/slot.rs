@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::guest::Failure;
 use crate::pool::{
-    AllocError, Constraint, Counts, Grant, Placement, PlanError, PlanId, Request, ResourcePool,
+    AllocError, ById, Constraint, Counts, Grant, Placement, PlanError, PlanId, Request, ResourcePool,
 };
 
 use super::annotate::Annotator;
@@ -25,7 +25,7 @@ const QUEUES_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Trusted {
     pub(super) pool: ResourcePool,
-    pub(super) pending: HashMap<u64, Submit>,
+    pub(super) pending: ById<u64, Submit>,
     pub(super) answers: Vec<SchedAnswer>,
     pub(super) now: f64,
     /// Jobs that left the pending set in this call.
