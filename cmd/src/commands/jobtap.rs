@@ -62,7 +62,14 @@ fn tree(words: &[&str]) -> Result<Value, CmdError> {
 }
 
 fn load(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
-    let mut request = json!({"load": required(matches, "plugin")});
+    let plugin = required(matches, "plugin");
+    // the broker has another working directory
+    let path = std::path::Path::new(plugin);
+    let here = (plugin.ends_with(".wasm") && path.is_file()).then(|| std::path::absolute(path).ok());
+    let load = here
+        .flatten()
+        .map_or_else(|| plugin.to_owned(), |path| path.display().to_string());
+    let mut request = json!({"load": load});
     let words: Vec<&str> = crate::common::args::list(matches, "conf");
     if !words.is_empty() {
         request["conf"] = tree(&words)?;

@@ -119,13 +119,35 @@ impl JobManager {
         self.tap.failed.get_or_insert_with(|| why.to_owned());
     }
 
-    fn load_named(
+    /// Answers for a plugin that is not there, or refuses submissions when it should have been there from the start.
+    pub(super) fn load_failed(&mut self, cx: &mut Cx<'_>, request: Option<&Message>, why: &str) {
+        match request {
+            Some(request) => cx.fail(request, errno::EINVAL, why),
+            None => {
+                self.fail_at_start(cx, why);
+                self.loaded_at_start(cx);
+            }
+        }
+    }
+
+    /// One plugin less to wait for at start.
+    fn loaded_at_start(&mut self, cx: &mut Cx<'_>) {
+        self.tap.starting = self.tap.starting.saturating_sub(1);
+        if self.tap.starting == 0 {
+            self.finish_restart(cx);
+        }
+    }
+
+    pub(super) fn load_named(
         &mut self,
         cx: &mut Cx<'_>,
-        named: names::Named,
+        mut named: names::Named,
         request: Option<Message>,
         remove: Option<String>,
     ) {
+        if let Some(wasm) = named.raw.take() {
+            return self.load_raw(cx, wasm, named, request, remove);
+        }
         let dir = port::directory(cx);
         let name: Arc<str> = Arc::from(named.name.as_str());
         let path = names::display(named.spec.dir.as_ref(), &dir, &named.spec.name);
@@ -163,13 +185,7 @@ impl JobManager {
             remove,
         } = *loading;
         match result {
-            Err(err) => {
-                let why = policy_link::chain(&err);
-                match &request {
-                    Some(request) => cx.fail(request, errno::EINVAL, &why),
-                    None => self.fail_at_start(cx, &why),
-                }
-            }
+            Err(err) => return self.load_failed(cx, request.as_ref(), &policy_link::chain(&err)),
             Ok(info) => {
                 if let Some(remove) = &remove {
                     self.remove_plugins(cx, remove, Some(&name));
@@ -190,10 +206,7 @@ impl JobManager {
             }
         }
         if request.is_none() {
-            self.tap.starting = self.tap.starting.saturating_sub(1);
-            if self.tap.starting == 0 {
-                self.finish_restart(cx);
-            }
+            self.loaded_at_start(cx);
         }
     }
 

@@ -22,6 +22,7 @@ mod names;
 mod port;
 mod programs;
 mod query;
+mod raw;
 mod state;
 mod timers;
 mod update;

@@ -38,6 +38,8 @@ pub(super) struct Named {
     pub(super) name: String,
     /// What the host loads.
     pub(super) spec: PluginSpec,
+    /// The component that must be compiled first; then `spec.dir` is not known yet.
+    pub(super) raw: Option<PathBuf>,
 }
 
 /// Returns the plugin's part of service names: `job-manager.NAME.METHOD`.
@@ -67,7 +69,10 @@ pub(super) fn find(dir: &Path, config: &Value, load: &str, conf: Option<&Value>)
     } else {
         (dir.to_owned(), existing(dir, stem))
     };
-    let Some(file) = file else {
+    let raw = (kind == "wasm" && load.contains('/'))
+        .then(|| PathBuf::from(load))
+        .filter(|wasm| wasm.is_file() && !is_compiled(&place, file.as_deref(), wasm));
+    let Some(file) = raw.is_some().then(|| stem.to_owned()).or(file) else {
         return Err(missing(load, &place, stem, kind));
     };
     let mut spec = PluginSpec::new(file, World::Jobtap);
@@ -87,7 +92,17 @@ pub(super) fn find(dir: &Path, config: &Value, load: &str, conf: Option<&Value>)
     } else {
         stem.to_owned()
     };
-    Ok(Named { name, spec })
+    Ok(Named { name, spec, raw })
+}
+
+/// Returns true when the files of a plugin were written after its component, as `flux policy build` does.
+fn is_compiled(place: &Path, file: Option<&str>, wasm: &Path) -> bool {
+    let written = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let manifest = file.and_then(|file| written(&place.join(format!("{file}.json"))));
+    match (manifest, written(wasm)) {
+        (Some(manifest), Some(wasm)) => manifest >= wasm,
+        _ => false,
+    }
 }
 
 /// Returns the name of the files of a plugin.
