@@ -141,6 +141,9 @@ pub enum PolicyError {
         function: &'static str,
         /// What happened, in one line.
         reason: String,
+        /// Where: the innermost functions of the plugin, the one that failed first; empty where that is not known. For the log,
+        /// not for the user whose request it was.
+        backtrace: String,
     },
     /// A value of the configuration cannot be used; the text names the key.
     #[error("{0}")]
@@ -148,4 +151,17 @@ pub enum PolicyError {
     /// The configuration is not JSON.
     #[error("configuration")]
     Config(#[source] serde_json::Error),
+}
+
+impl PolicyError {
+    /// Says everything in one line, for the log.
+    pub(crate) fn report(&self) -> String {
+        let text = crate::host::one_line(self);
+        match self {
+            PolicyError::Trapped { backtrace, .. } if !backtrace.is_empty() => {
+                format!("{text} (in {backtrace})")
+            }
+            _ => text,
+        }
+    }
 }

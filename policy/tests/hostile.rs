@@ -50,11 +50,9 @@ fn each_failure_ends_one_call_and_names_the_plugin() {
             "{command}: {}",
             refusal.text
         );
-        assert!(
-            logs.iter().any(|log| log.level == 3
-                && &*log.plugin == "validator-hostile"
-                && log.message == refusal.text)
-        );
+        assert!(logs.iter().any(|log| log.level == 3
+            && &*log.plugin == "validator-hostile"
+            && log.message.starts_with(&refusal.text)));
         assert!(
             begun.elapsed() < Duration::from_secs(20),
             "{command} took {:?}",
@@ -175,4 +173,22 @@ fn the_thread_goes_on_after_a_loop() {
         }));
     }
     assert_eq!(ends, [false, true, false, true]);
+}
+
+/// The log says in which functions a plugin failed; the user hears the reason alone.
+#[test]
+fn the_log_names_the_functions_that_failed() {
+    let mut host = PolicyHost::inline(hostile_config(spec())).unwrap();
+    for (command, function) in [("recurse", "recurse"), ("loop", "validate"), ("trap", "validate")] {
+        let (end, logs) = ingest(&mut host, 1.0, command);
+        assert!(!end.unwrap_err().text.contains(" (in "));
+        let named = |message: &str| {
+            let (_, trace) = message.split_once(" (in ").unwrap_or_default();
+            trace.contains(function)
+        };
+        assert!(
+            logs.iter().any(|log| log.level == 3 && named(&log.message)),
+            "{command}: {logs:?}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wasmtime::component::{ComponentExportIndex, InstancePre, Resource, TypedFunc};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::error::PolicyError;
 use crate::host::LogRecord;
@@ -13,12 +13,17 @@ use crate::plugin::{PluginSpec, World};
 
 use super::abi::{Changes, Pending, Refusal};
 use super::imports::{self, JobHandle};
+use super::log_gate::cut_line;
 use super::runtime::Runtime;
 use super::state::{Configuration, DeadlineExceeded, GuestState};
 use super::tap::{self, TapFunctions};
 
 /// Longest text of a refusal that is passed on.
 const REFUSAL_BYTES_MAX: usize = 4096;
+/// Functions of a backtrace that are named.
+const FRAMES_MAX: usize = 10;
+/// Longest name of a function in a backtrace.
+const NAME_BYTES_MAX: usize = 80;
 /// Room for what is lifted from a guest beside its answer, in bytes.
 const LIFT_BYTES_EXTRA: usize = 1 << 20;
 
@@ -256,11 +261,11 @@ impl Guest {
         self.logs.append(&mut live.store.data_mut().logs);
         result.map_err(|error| {
             self.live = None;
-            let reason = reason(&error);
             PolicyError::Trapped {
                 name: self.spec.name.clone(),
                 function,
-                reason,
+                reason: reason(&error),
+                backtrace: backtrace(&error),
             }
         })
     }
@@ -372,6 +377,29 @@ fn reason(error: &wasmtime::Error) -> String {
         Some(trap) => trap.to_string(),
         None => format!("{}", error.root_cause()).replace('\n', " "),
     }
+}
+
+/// Names the functions of the plugin that were running, the innermost first.
+fn backtrace(error: &wasmtime::Error) -> String {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for frame in trace.frames().iter().take(FRAMES_MAX) {
+        let index = frame.func_index();
+        let name = frame.func_name().map_or_else(
+            || format!("function {index}"),
+            |name| cut_line(name, NAME_BYTES_MAX),
+        );
+        if !text.is_empty() {
+            text.push_str(" < ");
+        }
+        text.push_str(&name);
+    }
+    if trace.frames().len() > FRAMES_MAX {
+        text.push_str(" < ...");
+    }
+    text
 }
 
 impl std::fmt::Debug for Guest {

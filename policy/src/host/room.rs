@@ -14,7 +14,6 @@ use crate::tap::{Stack, TapAnswer};
 
 use super::ingest;
 use super::message::{Answer, Command, LogRecord};
-use super::thread::one_line;
 
 /// What a host loads.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +129,7 @@ impl Room {
         self.logs.push(LogRecord {
             plugin: plugin.clone(),
             level: 3,
-            message: one_line(error),
+            message: error.report(),
         });
     }
 

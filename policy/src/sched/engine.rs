@@ -447,7 +447,7 @@ impl SchedEngine {
 
     fn log(&mut self, level: u8, error: &PolicyError) {
         if let Some(guest) = &self.guest {
-            let message = crate::host::one_line(error);
+            let message = error.report();
             self.logs.push(LogRecord {
                 plugin: guest.name().clone(),
                 level,

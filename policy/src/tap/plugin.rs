@@ -9,7 +9,7 @@ use wasmtime::Store;
 
 use crate::error::PolicyError;
 use crate::guest::{Configuration, Function, Guest, GuestState, Job, TapFunctions};
-use crate::host::{LogRecord, one_line};
+use crate::host::LogRecord;
 use crate::load::Manifest;
 use crate::plugin::{Grant, OnFailure, PluginSpec};
 
@@ -234,7 +234,7 @@ impl Plugin {
     fn failed(&mut self, now: f64, error: &PolicyError) {
         self.traps += 1;
         self.lost = true;
-        self.last_failure = one_line(error);
+        self.last_failure = error.report();
         self.failures.push_back(now);
         while self
             .failures

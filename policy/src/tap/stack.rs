@@ -309,7 +309,7 @@ impl Stack {
         if matches!(error, PolicyError::Quarantined(_)) {
             return;
         }
-        let mut message = one_line(error);
+        let mut message = error.report();
         if job.id != 0 {
             message = format!("{}: {message}", JobId(job.id));
         }
