@@ -21,7 +21,7 @@ pub(super) trait Engine: std::fmt::Debug {
     fn receive(&mut self) -> Result<Vec<Answer>, RpcError>;
 }
 
-/// The policy thread with the component that the configuration names (`sched-fcfs` by default).
+/// The policy thread with a scheduler component.
 #[derive(Debug)]
 pub(super) struct PolicyEngine {
     link: PolicyLink,
@@ -32,8 +32,7 @@ impl PolicyEngine {
     ///
     /// # Errors
     /// The policy thread cannot be started.
-    pub(super) fn open(cx: &mut Cx<'_>) -> Result<Self, RpcError> {
-        let name = policy(&cx.config)?;
+    pub(super) fn open(cx: &mut Cx<'_>, name: &str) -> Result<Self, RpcError> {
         let args = cx
             .config
             .pointer("/sched-simple/args")
@@ -41,7 +40,7 @@ impl PolicyEngine {
             .unwrap_or_else(|| json!({}));
         let config = HostConfig {
             dir: policy_link::policy_dir(cx),
-            scheduler: Some(policy_link::plugin(World::Scheduler, &name, args)),
+            scheduler: Some(policy_link::plugin(World::Scheduler, name, args)),
             config: policy_link::config_text(cx),
             ..HostConfig::default()
         };
@@ -74,6 +73,21 @@ pub(super) fn policy(config: &Value) -> Result<String, RpcError> {
         }
     }
     Ok("fcfs".to_owned())
+}
+
+/// Says whether a configuration names a policy that is there.
+///
+/// # Errors
+/// EINVAL with the name.
+pub(super) fn check(cx: &Cx<'_>, config: &Value) -> Result<(), RpcError> {
+    let name = policy(config)?;
+    let spec = policy_link::plugin(World::Scheduler, &name, Value::Null);
+    let dir = spec.dir.unwrap_or_else(|| policy_link::policy_dir(cx));
+    if dir.join(format!("{}.json", spec.name)).is_file() {
+        return Ok(());
+    }
+    let text = format!("there is no scheduler policy \"{name}\" in {}", dir.display());
+    Err(RpcError::new(errno::EINVAL, text))
 }
 
 impl Engine for PolicyEngine {

@@ -9,7 +9,7 @@
 //! The job manager is told that the scheduler is ready once resources are known; it then sends what jobs hold
 //! (adopt) and what waits (alloc), so that the order of loading modules does not matter.
 
-use super::engine::{Engine, PolicyEngine};
+use super::engine::{self, Engine, PolicyEngine};
 use crate::modules::job_manager::SchedRequest;
 use crate::modules::job_manager::api::{self as job_manager, SchedEvent};
 use crate::modules::resource::api::{self as resource, AcquireUpdate};
@@ -23,13 +23,18 @@ use flux_policy::{Answer, Command, SchedAnswer, SchedCommand, Submit};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// The scheduler module (`sched-simple`, rank 0).
 #[derive(Debug)]
 pub struct Sched {
     engine: Option<Box<dyn Engine>>,
-    /// Makes the engine at start; a test gives one that needs no thread.
+    /// Makes the engine of a policy; a test gives one that needs no thread.
     make: MakeEngine,
+    /// Name of the policy.
+    policy: String,
+    /// The policy before a change, until the new one is loaded.
+    former: Option<String>,
     /// Asks for resources; a test tells them itself.
     acquire: fn(&mut Cx<'_>) -> bool,
     /// Resources were defined at least once.
@@ -47,12 +52,12 @@ pub struct Sched {
 }
 
 /// Makes an engine.
-type MakeEngine = fn(&mut Cx<'_>) -> Result<Box<dyn Engine>, RpcError>;
+type MakeEngine = fn(&mut Cx<'_>, &str) -> Result<Box<dyn Engine>, RpcError>;
 
 impl Default for Sched {
     fn default() -> Self {
         Sched::with_parts(
-            |cx| Ok(Box::new(PolicyEngine::open(cx)?)),
+            |cx, policy| Ok(Box::new(PolicyEngine::open(cx, policy)?)),
             |cx| resource::acquire(cx, |me: &mut Sched, cx, update| me.on_resources(cx, update)),
         )
     }
@@ -64,6 +69,8 @@ impl Sched {
         Sched {
             engine: None,
             make,
+            policy: String::new(),
+            former: None,
             acquire,
             defined: false,
             ready: false,
@@ -188,11 +195,40 @@ impl Sched {
         self.ready = false;
         self.pending = 0;
         self.commands.clear();
-        match (self.make)(cx) {
+        match (self.make)(cx, &self.policy) {
             Ok(engine) => self.engine = Some(engine),
             Err(err) => self.engine_lost(cx, &err),
         }
         self.engine.is_some()
+    }
+
+    /// Goes on with another policy, which learns everything anew; jobs that run keep what they hold.
+    fn change_policy(&mut self, cx: &mut Cx<'_>, name: String) {
+        self.former = Some(std::mem::replace(&mut self.policy, name));
+        self.renew(cx);
+    }
+
+    /// Has a new engine made.
+    fn renew(&mut self, cx: &mut Cx<'_>) {
+        if !self.defined {
+            // resources will come to the new engine
+            self.begin_again(cx);
+        } else if !(self.acquire)(cx) {
+            self.engine_lost(cx, &RpcError::new(errno::ENOSYS, "the resource module is gone"));
+        }
+    }
+
+    /// A policy cannot be loaded: the one before goes on.
+    fn policy_failed(&mut self, cx: &mut Cx<'_>, why: &str) {
+        match self.former.take() {
+            Some(former) => {
+                let text = format!("policy {} cannot be used: {why}: {former} goes on", self.policy);
+                cx.log_as_me(2, &text);
+                self.policy = former;
+                self.renew(cx);
+            }
+            None => self.engine_lost(cx, &RpcError::new(errno::EIO, why)),
+        }
     }
 
     /// Takes the engine's answers.
@@ -208,9 +244,9 @@ impl Sched {
                 Answer::Sched(answer) => self.on_answer(cx, answer, &mut events),
                 Answer::Log(record) => crate::modules::policy_link::log(cx, &record),
                 Answer::Ready(Err(err)) => {
-                    let text = crate::modules::policy_link::chain(&err);
-                    return self.engine_lost(cx, &RpcError::new(errno::EIO, text));
+                    return self.policy_failed(cx, &crate::modules::policy_link::chain(&err));
                 }
+                Answer::Ready(Ok(())) => self.former = None,
                 Answer::Configured { result: Err(err), .. } => {
                     cx.log_as_me(
                         3,
@@ -220,10 +256,7 @@ impl Sched {
                         ),
                     );
                 }
-                Answer::Ready(Ok(()))
-                | Answer::Configured { .. }
-                | Answer::Ingest { .. }
-                | Answer::Tap(_) => {}
+                Answer::Configured { .. } | Answer::Ingest { .. } | Answer::Tap(_) => {}
             }
         }
         if !events.is_empty() {
@@ -365,7 +398,8 @@ impl Service for Sched {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), RpcError> {
-        self.engine = Some((self.make)(cx)?);
+        self.policy = engine::policy(&cx.config)?;
+        self.engine = Some((self.make)(cx, &self.policy)?);
         if !(self.acquire)(cx) {
             return Err(RpcError::new(
                 errno::ENOSYS,
@@ -398,10 +432,23 @@ impl Service for Sched {
     }
 
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {
-        Some(json!({"pending_jobs": self.pending, "allocated_jobs": self.allocated}))
+        Some(json!({"policy": self.policy, "pending_jobs": self.pending, "allocated_jobs": self.allocated}))
+    }
+
+    fn config_prepare(&mut self, cx: &mut Cx<'_>, config: &Rc<Value>) -> Result<(), RpcError> {
+        if engine::policy(config)? == self.policy {
+            return Ok(());
+        }
+        engine::check(cx, config)
     }
 
     fn config_commit(&mut self, cx: &mut Cx<'_>) {
+        match engine::policy(&cx.config) {
+            Ok(name) if name != self.policy => return self.change_policy(cx, name),
+            // what stopped may have been mended
+            _ if self.engine.is_none() => return self.renew(cx),
+            _ => {}
+        }
         let config = crate::modules::policy_link::config_text(cx);
         if let Some(engine) = &mut self.engine
             && let Err(err) = engine.send(cx, vec![Command::Configure { token: 0, config }])

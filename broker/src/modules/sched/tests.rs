@@ -60,7 +60,7 @@ fn resources() -> ResourceSet {
 
 /// Loads the scheduler module without policy thread and tells it two nodes of two cores.
 pub(crate) fn load_native(hub: &mut TestHub) {
-    let make = |_: &mut Cx<'_>| -> Result<Box<dyn Engine>, RpcError> {
+    let make = |_: &mut Cx<'_>, _: &str| -> Result<Box<dyn Engine>, RpcError> {
         Ok(Box::new(Native {
             engine: SchedEngine::native(),
             answers: Vec::new(),
@@ -255,7 +255,7 @@ fn the_component_on_the_policy_thread() {
     const JOBS: usize = 500;
     let mut bench = Bench::with_local_scheduler(true, json!({"policies": {"directory": dir}}));
     let sched = Sched::with_parts(
-        |cx| Ok(Box::new(super::engine::PolicyEngine::open(cx)?)),
+        |cx, policy| Ok(Box::new(super::engine::PolicyEngine::open(cx, policy)?)),
         |_| true,
     );
     bench.hub.load("sched-simple", Box::new(sched)).unwrap();
