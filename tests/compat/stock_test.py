@@ -273,30 +273,6 @@ class Jobs(StockCase):
         self.flux.rpc("job-manager.raise", {"id": job, "severity": 0, "type": "cancel"})
         self.finish(job)
 
-    def test_a_program_beside_the_tasks(self):
-        """flux exec --jobid: the client believes in an end only after those of the streams."""
-        jobid = self.submit(["sleep", "100"])
-        tag = self.flux.stream("job-info.eventlog-watch", {"id": jobid, "path": "guest.exec.eventlog", "flags": 1})
-        event = {"name": None}
-        while event["name"] != "shell.init":
-            event = json.loads(self.flux.response(tag).json()["event"])
-        topic = event["context"]["service"] + ".rexec.exec"
-        ranks = self.flux.call("job-list.list-id", {"id": jobid, "attrs": ["ranks"]})["job"]["ranks"]
-        request = {"cmd": {"cwd": "/", "cmdline": ["sh", "-c", "echo up; exec sleep 100"],
-                           "env": {"PATH": "/usr/bin:/bin"}, "opts": {}, "channels": []}, "flags": 3, "local_flags": 0}
-        tag, seen = self.flux.stream(topic, request, nodeid=int(ranks)), []
-        with self.assertRaises(RpcError) as end:
-            while True:
-                answer = self.flux.response(tag).json()
-                io = answer.get("io", {})
-                seen.append((answer["type"], io.get("stream"), io.get("data") or io.get("eof") or answer.get("status")))
-                if io.get("data"):
-                    self.flux.call("job-manager.raise", {"id": jobid, "severity": 0, "type": "cancel", "note": ""})
-        self.assertEqual(end.exception.errnum, errno.ENODATA)
-        self.assertEqual(seen[0][0], "started")
-        self.assertEqual(seen[1:], [("output", "stdout", "up\n"), ("finished", None, 9),
-                                    ("output", "stdout", True), ("output", "stderr", True)])
-
     def test_the_first_exit_gives_the_status(self):
         """flux run -o exit-timeout=0.1s, -o exit-on-error: the exit code is that of the task that failed."""
         script = ["sh", "-c", "test $FLUX_TASK_RANK = 0 && exit 3; sleep 100"]

@@ -1,6 +1,7 @@
 //! `flux job`: eventlogs, ids, info, status, waiting.
 
 use flux_tests::Instance;
+use serde_json::Value;
 
 /// Event names of a job that runs well (acceptance 6), as the original writes them.
 const EVENTS: &[&str] = &[
@@ -155,5 +156,104 @@ fn exceptions_memos_and_purging() {
     flux.run(&["job", "purge", "--force", "--num-limit=0"]).ok();
     assert_eq!(flux.run(&["jobs", "-a", "-n"]).ok().stdout, "");
     flux.run(&["job", "raiseall", "--severity=0", "cancel"]).ok();
+    flux.stop();
+}
+
+/// Events of flux-core 0.88 that our formats' tests know as well: those of eleven jobs, one after another.
+const GOLDEN: &str = include_str!("../../formats/tests/data/eventlogs.jsonl");
+
+/// Returns name and context of each event, with what differs from run to run made equal.
+fn plain_events(lines: &[&str], first: &str) -> Vec<(String, Value)> {
+    let plain = |line: &&str| {
+        let mut event: Value = serde_json::from_str(line).unwrap();
+        let mut context = event["context"].take();
+        if let Some(userid) = context.get_mut("userid") {
+            *userid = "userid".into();
+        }
+        if let Some(note) = context["note"].as_str() {
+            let host = note
+                .split_once("(host ")
+                .and_then(|(_, rest)| rest.split_once(')'));
+            let plain = host.map(|(host, _)| note.replace(&format!("(host {host})"), "(host)"));
+            context["note"] = plain.unwrap_or_else(|| note.to_owned()).into();
+        }
+        if let Some(description) = context["description"].as_str() {
+            context["description"] = description.replace(first, "FIRST").into();
+        }
+        (event["name"].as_str().unwrap().to_owned(), context)
+    };
+    lines.iter().map(plain).collect()
+}
+
+/// With the whole standard set of plugins in their way, jobs have the events of the original: order, names and contexts.
+#[test]
+fn events_with_the_standard_set_are_golden() {
+    let config = "[resource]\nnoverify = true\n[[resource.config]]\nhosts = \"vm[0-3]\"\ncores = \"0-1\"\n\
+        [ingest.frobnicator]\nplugins = [\"defaults\", \"constraints\"]\n\
+        [ingest.validator]\nplugins = [\"jobspec\", \"feasibility\"]\n\
+        [[job-manager.plugins]]\nload = \"perilog.so\"\n[[job-manager.plugins]]\nload = \"alloc-bypass.so\"\n";
+    let flux = Instance::builder(4)
+        .config(config)
+        .option("--test-hosts=vm[0-3]")
+        .boot();
+    let submit = |words: &[&str]| {
+        let words = [&["submit"], words].concat();
+        flux.run(&words).ok().line().to_owned()
+    };
+    let wait = |id: &str, event: &str| {
+        flux.run(&["job", "wait-event", "--timeout=30", id, event]).ok();
+    };
+    let hello = "echo hello stdout $FLUX_TASK_RANK; echo hello stderr >&2; exit 0";
+    let mut ids = vec![submit(&["-n4", "sh", "-c", hello])];
+    wait(&ids[0], "clean");
+    ids.push(submit(&["sh", "-c", "exit 3"]));
+    wait(&ids[1], "clean");
+    ids.push(submit(&["sleep", "300"]));
+    wait(&ids[2], "start");
+    flux.run(&[
+        "job",
+        "wait-event",
+        "--timeout=30",
+        "-p",
+        "exec",
+        &ids[2],
+        "shell.start",
+    ])
+    .ok();
+    ids.push(submit(&["nosuchcommand"]));
+    wait(&ids[3], "clean");
+    flux.run(&["cancel", &ids[2]]).ok();
+    wait(&ids[2], "clean");
+    ids.push(submit(&["-t0.5s", "sleep", "100"]));
+    wait(&ids[4], "alloc");
+    ids.push(submit(&["-n2", "sh", "-c", "kill -SEGV $$"]));
+    ids.push(submit(&["-N4", "--exclusive", "hostname"]));
+    let after = format!("--dependency=afterok:{}", ids[0]);
+    ids.push(submit(&[&after, "true"]));
+    for id in &ids[4..] {
+        wait(id, "clean");
+    }
+    ids.push(submit(&["--urgency=hold", "true"]));
+    wait(&ids[8], "priority");
+    ids.push(submit(&["-n8", "sleep", "60"]));
+    wait(&ids[9], "start");
+    ids.push(submit(&["-n8", "sleep", "60"]));
+    wait(&ids[10], "priority");
+    let golden: Vec<&str> = GOLDEN.lines().filter(|line| !line.is_empty()).collect();
+    let mut golden: Vec<_> = golden.chunk_by(|_, next| !next.contains("\"submit\"")).collect();
+    let time = |job: &[&str]| serde_json::from_str::<Value>(job[0]).unwrap()["timestamp"].as_f64();
+    golden.sort_by(|one, other| time(one).partial_cmp(&time(other)).unwrap());
+    assert_eq!(golden.len(), ids.len());
+    for (number, (id, golden)) in ids.iter().zip(golden).enumerate() {
+        let log = flux.run(&["job", "eventlog", "--format=json", id]);
+        assert_eq!(
+            plain_events(&log.ok().lines(), &ids[0]),
+            plain_events(golden, "\u{192}27EdtBZ"),
+            "job {}",
+            number + 1
+        );
+    }
+    flux.run(&["cancel", "--all"]).ok();
+    flux.run(&["queue", "idle"]).ok();
     flux.stop();
 }

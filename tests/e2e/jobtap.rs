@@ -61,9 +61,15 @@ fn list_load_query_remove() {
     flux.run(&["jobtap", "load", "nosuch"])
         .fails()
         .complains("no such plugin");
-    flux.run(&["module", "stats", "job-manager"])
-        .ok()
-        .says(".limit-duration");
+    let stats = flux.run(&["module", "stats", "job-manager"]).ok().json();
+    let plugins = stats["jobtap"]["plugins"].as_array().unwrap();
+    let named = |name: &str| plugins.iter().find(|plugin| plugin["name"] == name).unwrap();
+    let default = named(".priority-default");
+    assert!(
+        default["calls"].as_u64() >= Some(1) && default["p99"].as_f64() > Some(0.0),
+        "{default}"
+    );
+    assert_eq!(named(".limit-duration")["traps"], 0);
     flux.stop();
 }
 

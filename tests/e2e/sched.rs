@@ -116,3 +116,43 @@ fn feasibility_is_answered_by_the_scheduler() {
     assert!(refused.contains("unsatisfiable request"), "{refused}");
     flux.stop();
 }
+
+#[test]
+fn another_policy_after_a_reload() {
+    let flux = fake("[sched-simple]\npolicy = \"fcfs\"\n");
+    let file = flux.sandbox().workdir().join("config/test.toml");
+    let choose = |policy: &str| {
+        let old = std::fs::read_to_string(&file).unwrap();
+        let (rest, _) = old.split_once("policy = ").unwrap();
+        std::fs::write(&file, format!("{rest}policy = \"{policy}\"\n")).unwrap();
+        flux.run(&["config", "reload"])
+    };
+    let busy = submit(&flux, &["-N3", "-x", "-t60m", "sleep", "inf"]);
+    let first = submit(&flux, &["-N4", "-x", "-t10m", "true"]);
+    let short = submit(&flux, &["-N1", "-t1m", "true"]);
+    flux.run(&["job", "wait-event", "--timeout=20s", &busy, "start"])
+        .ok();
+    let state = |id: &str| {
+        flux.run(&["jobs", "-n", "--format={state}", id])
+            .ok()
+            .line()
+            .to_owned()
+    };
+    assert_eq!(state(&short), "SCHED");
+    choose("nosuch")
+        .fails()
+        .complains("there is no scheduler policy \"nosuch\"");
+    choose("easy").ok();
+    // what runs goes on, and the short job passes
+    flux.run(&["job", "wait-event", "--timeout=20s", &short, "clean"])
+        .ok();
+    assert_eq!((state(&busy), state(&first)), ("RUN".into(), "SCHED".into()));
+    flux.run(&["module", "stats", "sched-simple"]).ok().says("easy");
+    choose("fcfs").ok();
+    let again = submit(&flux, &["-N1", "-t1m", "true"]);
+    flux.run(&["job", "wait-event", "--timeout=20s", &again, "priority"])
+        .ok();
+    assert_eq!(state(&again), "SCHED");
+    flux.run(&["cancel", "--all"]).ok();
+    flux.stop();
+}

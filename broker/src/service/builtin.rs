@@ -38,8 +38,10 @@ pub(super) fn handle(service: &mut dyn Service, cx: &mut Cx<'_>, req: &Message) 
     match method {
         "ping" => ping(cx, req),
         "stats-get" => {
-            let stats = service.stats(cx).unwrap_or_else(|| cx.counters());
-            cx.respond(req, &stats);
+            if !service.stats_later(cx, req) {
+                let stats = service.stats(cx).unwrap_or_else(|| cx.counters());
+                cx.respond(req, &stats);
+            }
         }
         "stats-clear" => {
             service.stats_clear(cx);

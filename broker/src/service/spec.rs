@@ -164,6 +164,12 @@ pub trait Service: Any {
         None
     }
 
+    /// Takes over `NAME.stats-get` when figures have to be asked for elsewhere first; returns false when [`Service::stats`] has them all.
+    fn stats_later(&mut self, cx: &mut Cx<'_>, req: &Message) -> bool {
+        let _ = (cx, req);
+        false
+    }
+
     /// Clears counters (`NAME.stats-clear`).
     fn stats_clear(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;

@@ -140,7 +140,10 @@ fn the_epilog_of_a_job_whose_prolog_failed() {
     host.take_wishes();
     exited(&mut plugin, &host, 15);
     let wishes = host.take_wishes();
-    assert!(wishes[0].starts_with("spawn 7 /e") && wishes.len() == 3, "{wishes:?}");
+    assert!(
+        wishes[0].starts_with("spawn 7 /e") && wishes.len() == 3,
+        "{wishes:?}"
+    );
 }
 
 #[test]

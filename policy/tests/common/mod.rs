@@ -1,6 +1,7 @@
 //! What the tests of real components share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod component;
 pub(crate) mod sched;
 
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ mod guests;
 mod instance;
 mod jobs;
 mod original;
+mod plugins;
 mod policies;
 mod rows;
 mod verify;
@@ -34,6 +35,8 @@ enum Unit {
     PerSecond,
     /// Part of the first figure; more is better.
     Fraction,
+    /// Of the first figure; less is better.
+    Times,
 }
 
 impl Unit {
@@ -46,6 +49,7 @@ impl Unit {
             Unit::Kilobytes => "KB",
             Unit::PerSecond => "/s",
             Unit::Fraction => "",
+            Unit::Times => "x",
         }
     }
 
@@ -90,6 +94,7 @@ const GROUPS: &[Group] = &[
     ("ping", rows::ping),
     ("kvs", rows::kvs),
     ("schedulers", policies::schedulers),
+    ("policies", plugins::all),
     ("jobs", jobs::real),
     ("statedir", jobs::durable),
     ("guests", guests::guests),

@@ -71,6 +71,8 @@ pub(super) struct TapMarks {
     pub(super) skip: u32,
     /// Its priority in PRIORITY.
     pub(super) priority: Asked,
+    /// Events that plugins have posted on it.
+    pub(super) posts: u16,
 }
 
 /// How a job ended: the first fatal exception or the finish status.

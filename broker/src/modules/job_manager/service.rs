@@ -288,6 +288,10 @@ impl Service for JobManager {
         self.idles.retain(|req| req.sender() != sender);
     }
 
+    fn stats_later(&mut self, cx: &mut Cx<'_>, req: &Message) -> bool {
+        self.tap_stats_later(cx, req)
+    }
+
     fn stats(&mut self, _cx: &mut Cx<'_>) -> Option<Value> {
         Some(json!({
             "journal": {"listeners": self.journal.listeners(), "events": self.journal.event_count()},
@@ -295,7 +299,7 @@ impl Service for JobManager {
             "inactive_jobs": self.inactive.len(),
             "max_jobid": self.max_jobid,
             "housekeeping": self.housekeeping_stats(),
-            "jobtap": self.tap_stats(),
+            "jobtap": self.tap_stats(&[]),
         }))
     }
 

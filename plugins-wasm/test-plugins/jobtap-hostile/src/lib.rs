@@ -1,5 +1,5 @@
 //! A jobtap plugin that does what jobs tell it: `attributes.system.hostile` is `CALLBACK DEED`, for example `state.run loop`. Jobs without it are left alone,
-//! but counted.
+//! but counted. The arguments `at=CALLBACK deed=DEED` order a deed without a job.
 
 use std::hint::black_box;
 
@@ -18,6 +18,34 @@ pub struct Hostile {
     /// Active jobs that it was told of.
     jobs: u64,
     topics: Option<String>,
+    orders: Orders,
+}
+
+/// What the arguments order.
+#[derive(Debug, Default)]
+struct Orders {
+    at: String,
+    deed: String,
+}
+
+impl Orders {
+    fn read(host: &dyn JobtapHost) -> Orders {
+        let text = host.args();
+        let args = Object::parse(&text);
+        let get = |key: &str| args.as_ref()?.get(key).and_then(string);
+        Orders {
+            at: get("at").unwrap_or_default(),
+            deed: get("deed").unwrap_or_default(),
+        }
+    }
+
+    /// Does the deed when it is for this callback.
+    fn obey(&self, host: &dyn JobtapHost, callback: &str) -> Result<(), Refusal> {
+        if self.at == callback {
+            act(host, 0, &self.deed)?;
+        }
+        Ok(())
+    }
 }
 
 fn order(job: &dyn Job, callback: &str) -> Option<String> {
@@ -40,8 +68,13 @@ fn obey(host: &dyn JobtapHost, job: &dyn Job, callback: &str) -> Result<Option<S
     let Some(deed) = order(job, callback) else {
         return Ok(None);
     };
-    let id = job.id();
-    match deed.as_str() {
+    act(host, job.id(), &deed)?;
+    Ok(Some(deed))
+}
+
+/// Does a deed for a job; 0 is none.
+fn act(host: &dyn JobtapHost, id: u64, deed: &str) -> Result<(), Refusal> {
+    match deed {
         "loop" => loop {
             black_box(id);
         },
@@ -73,19 +106,31 @@ fn obey(host: &dyn JobtapHost, job: &dyn Job, callback: &str) -> Result<Option<S
             }
         }
         "lie" => lie(host, id),
+        // as often as the job is heard of: an endless talk with oneself
+        "echo" => host.post(id, "echo", ""),
         other => {
             if let Some(value) = other.strip_prefix("remember ") {
-                let count: u64 = host
-                    .state_get("count")
-                    .and_then(|text| text.parse().ok())
-                    .unwrap_or(0);
-                host.state_set("count", &(count + 1).to_string());
+                let number = remembered(host) + 1;
+                host.state_set("count", &number.to_string());
                 host.state_set("last", value);
+                // state and event belong together
+                let args = host.args();
+                let tag = Object::parse(&args).and_then(|args| args.get("tag").and_then(string));
+                let tag = tag.unwrap_or_default();
+                host.post(
+                    id,
+                    "remembered",
+                    &format!(r#"{{"number":{number},"by":"{tag}"}}"#),
+                );
             }
-            return Ok(Some(deed));
         }
     }
-    Ok(Some(deed))
+    Ok(())
+}
+
+fn remembered(host: &dyn JobtapHost) -> u64 {
+    let count = host.state_get("count").and_then(|text| text.parse().ok());
+    count.unwrap_or(0)
 }
 
 /// Asks for everything that must not be.
@@ -124,10 +169,19 @@ impl Jobtap for Hostile {
     fn configure(host: &dyn JobtapHost) -> Result<Self, Refusal> {
         let args = host.args();
         let topics = Object::parse(&args).and_then(|args| args.get("topics").and_then(string));
-        Ok(Hostile { jobs: 0, topics })
+        let orders = Orders::read(host);
+        orders.obey(host, "configure")?;
+        Ok(Hostile {
+            jobs: 0,
+            topics,
+            orders,
+        })
     }
 
     fn topics(&self) -> Vec<String> {
+        if self.orders.at == "init" {
+            std::process::abort();
+        }
         if let Some(topics) = &self.topics {
             return topics.split(',').map(str::to_owned).collect();
         }
@@ -149,6 +203,7 @@ impl Jobtap for Hostile {
                 "job.dependency.hostile",
                 "job.event.start",
                 "job.event.clean",
+                "job.event.echo",
                 "plugin.query",
             ]
             .map(|topic| {
@@ -196,8 +251,18 @@ impl Jobtap for Hostile {
 
     fn state(&mut self, host: &dyn JobtapHost, job: &dyn Job, state: &str) {
         let _said = obey(host, job, &format!("state.{state}"));
-        if order(job, "event.start").is_some() && state == "sched" {
+        let listens = ["event.start", "event.clean", "event.echo"];
+        if state == "sched" && listens.iter().any(|event| order(job, event).is_some()) {
             host.subscribe(job.id());
+            if order(job, "event.echo").is_some() {
+                host.post(job.id(), "echo", "");
+            }
+        }
+        if state == "sched" && order(job, "looked-up").is_some() {
+            host.look_up(job.id());
+        }
+        if state == "sched" && order(job, "expired").is_some() {
+            host.set_timer("x", 0.0);
         }
     }
 
@@ -232,13 +297,36 @@ impl Jobtap for Hostile {
         let _said = obey(host, job, "added");
     }
 
+    fn removed(&mut self, host: &dyn JobtapHost, _: u64) {
+        let _said = self.orders.obey(host, "removed");
+    }
+
     fn expired(&mut self, host: &dyn JobtapHost, key: &str) {
+        let _said = self.orders.obey(host, "expired");
         // never ends
         host.set_timer(key, 0.0);
     }
 
-    fn request(&mut self, _: &dyn JobtapHost, request: &Request<'_>) -> Result<String, Refusal> {
+    fn looked_up(&mut self, host: &dyn JobtapHost, _: u64, _: Option<&dyn Job>) {
+        let _said = self.orders.obey(host, "looked-up");
+    }
+
+    fn request(&mut self, host: &dyn JobtapHost, request: &Request<'_>) -> Result<String, Refusal> {
+        self.orders.obey(host, "request")?;
         match request.method {
+            // everything that has this plugin called again while it is in a call
+            "reenter" => {
+                let id = Object::parse(request.payload).and_then(|all| all.get("id")?.parse().ok());
+                let id: u64 = id.unwrap_or(0);
+                host.subscribe(id);
+                host.post(id, "echo", "");
+                host.reprioritize(id);
+                host.reprioritize_all();
+                host.look_up(id);
+                host.set_timer("reenter", 0.0);
+                host.update_jobspec(id, r#"{"attributes.system.hostile":"event.echo echo"}"#);
+                Ok("{}".to_owned())
+            }
             "loop" => loop {
                 black_box(0);
             },
@@ -248,6 +336,7 @@ impl Jobtap for Hostile {
     }
 
     fn query(&mut self, host: &dyn JobtapHost) -> String {
+        let _said = self.orders.obey(host, "query");
         let get = |key: &str| host.state_get(key).unwrap_or_default();
         format!(
             r#"{{"jobs":{},"count":"{}","last":"{}"}}"#,

@@ -1,8 +1,8 @@
-//! A scheduler that misbehaves as the configuration `hostile.sched` says: `loop`, `trap`, `trap-later`, `lie`.
+//! A scheduler that misbehaves as the configuration `hostile.sched` says: `loop`, `bomb`, `recurse`, `trap`, `trap-later`, `lie`, `numbers`, `flood`.
 
 use std::hint::black_box;
 
-use flux_policy_sdk::{Changes, Host, Pending, Pool, Refusal, Scheduler};
+use flux_policy_sdk::{Changes, Host, Level, Pending, Pool, Refusal, Scheduler};
 
 flux_policy_sdk::export_scheduler!(Hostile);
 
@@ -37,12 +37,29 @@ impl Scheduler for Hostile {
 
     fn reprioritized(&mut self, _jobs: Vec<(u64, u64)>) {}
 
-    fn schedule(&mut self, _host: &dyn Host, pool: &dyn Pool, _changes: Changes) -> bool {
+    fn schedule(&mut self, host: &dyn Host, pool: &dyn Pool, _changes: Changes) -> bool {
         match self.mode.as_str() {
             "loop" => loop {
                 black_box(&self.ids);
             },
+            "bomb" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(black_box(vec![1; 1 << 20]));
+                }
+            }
+            "recurse" => recurse(black_box(u64::MAX)) == 0,
             "trap" => std::process::abort(),
+            "numbers" => {
+                numbers(pool, &self.ids);
+                self.serve(pool)
+            }
+            "flood" => {
+                for line in 0..100_000 {
+                    host.log(Level::Err, &format!("line {line}\nwith a break"));
+                }
+                self.serve(pool)
+            }
             "trap-later" => {
                 // one honest decision, then the end
                 if let Some(id) = self.ids.pop() {
@@ -57,12 +74,56 @@ impl Scheduler for Hostile {
                 }
                 true
             }
-            _ => {
-                for id in std::mem::take(&mut self.ids) {
-                    let _ = pool.allocate(id);
-                }
-                false
-            }
+            _ => self.serve(pool),
         }
     }
+}
+
+impl Hostile {
+    /// Does what a scheduler should.
+    fn serve(&mut self, pool: &dyn Pool) -> bool {
+        self.ids.retain(|id| pool.allocate(*id).is_err());
+        false
+    }
+}
+
+/// Asks with numbers and texts that make no sense.
+fn numbers(pool: &dyn Pool, ids: &[u64]) {
+    let times = [
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        -1.0,
+        1e300,
+        f64::MIN_POSITIVE,
+    ];
+    for id in ids.iter().chain([&0, &u64::MAX]) {
+        for time in times {
+            let _ = pool.earliest(*id, time);
+            // dropped at once, and kept
+            drop(pool.reserve(*id, Some(time)));
+            let _ = pool.reserve(*id, Some(time)).map(std::mem::forget);
+        }
+    }
+    let nested = "[".repeat(100_000);
+    for text in [
+        "",
+        "{",
+        "null",
+        "{\"ranks\":[\"0-4294967295\"]}",
+        "{\"not\":[]}",
+        &nested,
+    ] {
+        let _ = pool.query(text);
+    }
+    let _ = pool.queue_name(u32::MAX);
+}
+
+/// Uses the stack until there is none.
+fn recurse(depth: u64) -> u64 {
+    let here = black_box([depth; 64]);
+    if depth == 0 {
+        return 0;
+    }
+    recurse(depth - 1) + u64::from(here[black_box(7)] == 3)
 }

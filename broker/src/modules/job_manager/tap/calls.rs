@@ -51,9 +51,10 @@ impl JobManager {
                 Waiting::Admission(admission) => self.not_admitted(cx, &admission, why),
                 Waiting::Gate(id) | Waiting::Priority(id) => self.open_gate(cx, id),
                 Waiting::Update(pending) => cx.fail(&pending.request, errno::EIO, why),
-                Waiting::Response(req) | Waiting::Query(req, _) | Waiting::Stats(req) => {
-                    cx.fail(&req, errno::EIO, why);
-                }
+                Waiting::Response(req)
+                | Waiting::Query(req, _)
+                | Waiting::Stats(req)
+                | Waiting::ModuleStats(req) => cx.fail(&req, errno::EIO, why),
                 Waiting::Again(_) | Waiting::Nothing | Waiting::Load(_) => {}
             }
         }
@@ -244,11 +245,11 @@ impl JobManager {
                 }
                 self.tap_wants_changed(cx);
             }
-            TapAnswer::Stats { token, plugins } => {
-                if let Some(Waiting::Stats(req)) = self.tap.waiting.remove(&token) {
-                    self.answer_stats(cx, &req, &plugins);
-                }
-            }
+            TapAnswer::Stats { token, plugins } => match self.tap.waiting.remove(&token) {
+                Some(Waiting::Stats(req)) => self.answer_stats(cx, &req, &plugins),
+                Some(Waiting::ModuleStats(req)) => self.answer_module_stats(cx, &req, &plugins),
+                _ => {}
+            },
         }
     }
 
@@ -280,7 +281,8 @@ impl JobManager {
                 self.respond_verdict(cx, &req, verdict);
             }
             Some(Waiting::Query(req, about)) => self.answer_query(cx, &req, about, verdict),
-            Some(Waiting::Nothing | Waiting::Load(_) | Waiting::Stats(_)) | None => {
+            Some(Waiting::Nothing | Waiting::Load(_) | Waiting::Stats(_) | Waiting::ModuleStats(_))
+            | None => {
                 self.apply_effects(cx, effects);
             }
         }

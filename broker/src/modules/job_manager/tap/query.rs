@@ -4,7 +4,7 @@ use super::super::JobManager;
 use super::names::{NATIVE, is_same};
 use super::state::{Loaded, Waiting};
 use super::view;
-use crate::service::{Cx, RpcError};
+use crate::service::{Cx, RpcError, Service};
 use flux_formats::errno;
 use flux_formats::msg::Message;
 use flux_policy::{PluginState, PluginStats, TapCall, TapCommand, Topic, Verdict};
@@ -55,14 +55,30 @@ impl JobManager {
         );
     }
 
-    /// Returns what `flux module stats job-manager` shows of plugins without asking the policy thread.
-    pub(in super::super) fn tap_stats(&self) -> Value {
-        let plugins: Vec<Value> = self
-            .tap
-            .loaded
-            .iter()
-            .map(|plugin| details(plugin, None))
-            .collect();
+    /// Asks the policy thread for the figures that `flux module stats job-manager` shows; returns false when there is no such thread.
+    pub(in super::super) fn tap_stats_later(&mut self, cx: &mut Cx<'_>, req: &Message) -> bool {
+        let can = self.tap.port.exist() && self.tap.failed.is_none() && self.tap.starting == 0;
+        if can {
+            let token = self.tap.expect(Waiting::ModuleStats(req.clone()));
+            self.tap_command(cx, TapCommand::Stats { token });
+        }
+        can
+    }
+
+    /// Answers `job-manager.stats-get`.
+    pub(super) fn answer_module_stats(&mut self, cx: &mut Cx<'_>, req: &Message, figures: &[PluginStats]) {
+        let mut stats = self.stats(cx).unwrap_or_default();
+        stats["jobtap"] = self.tap_stats(figures);
+        cx.respond(req, &stats);
+    }
+
+    /// Returns what `flux module stats job-manager` shows of plugins.
+    pub(in super::super) fn tap_stats(&self, figures: &[PluginStats]) -> Value {
+        let of = |plugin: &Loaded| {
+            let figures = figures.iter().find(|stats| stats.name == plugin.info.name);
+            details(plugin, figures)
+        };
+        let plugins: Vec<Value> = self.tap.loaded.iter().map(of).collect();
         json!({"plugins": plugins, "waiting": self.tap.waiting.len(), "failed": self.tap.failed})
     }
 

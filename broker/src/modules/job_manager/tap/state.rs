@@ -47,6 +47,8 @@ pub(super) enum Waiting {
     Query(Message, Value),
     /// A list with figures.
     Stats(Message),
+    /// `job-manager.stats-get`, which has the figures of plugins among its own.
+    ModuleStats(Message),
 }
 
 /// Submissions of one request, whose results are answered together.

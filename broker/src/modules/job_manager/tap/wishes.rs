@@ -16,6 +16,8 @@ use std::rc::Rc;
 
 /// Longest name of an event that a plugin posts.
 const NAME_BYTES_MAX: usize = 64;
+/// Most events that plugins post on a job: one that answers its own events would go on for ever.
+const POSTS_MAX: u16 = 1000;
 
 impl JobManager {
     pub(super) fn wish_active(&self, id: JobId) -> Result<&Job, RpcError> {
@@ -163,6 +165,13 @@ impl JobManager {
             | Event::Other { .. } => event,
             other => return Err(inval(format!("event {} cannot be posted", other.name()))),
         };
+        self.wish_active(id)?;
+        if let Some(job) = self.active.get_mut(&id) {
+            if job.tap.posts >= POSTS_MAX {
+                return Err(inval(format!("{id}: more than {POSTS_MAX} events of plugins")));
+            }
+            job.tap.posts += 1;
+        }
         self.wish_event(cx, id, &event)
     }
 
