@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of changes in memory, or of journal on disk, that start a spill.
-const SPILL_BYTES: usize = 16 << 20;
+const SPILL_BYTES: usize = 4 << 20;
 /// Bytes of changes in memory above which nothing more is taken while the store cannot be written.
 const MEMORY_MAX: usize = 512 << 20;
 /// Records that nobody waits for are written when there are this many bytes …
