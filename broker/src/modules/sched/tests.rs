@@ -136,7 +136,10 @@ fn allocates_annotates_and_frees() {
         json!({"annotations": {"sched": {"resource_summary": "rank[0-1]/core[0-1]"}}})
     );
     let stats = bench.rpc("sched.stats-get", &json!({})).unwrap();
-    assert_eq!(stats, json!({"pending_jobs": 0, "allocated_jobs": 3}));
+    assert_eq!(
+        stats,
+        json!({"policy": "fcfs", "pending_jobs": 0, "allocated_jobs": 3})
+    );
 }
 
 #[test]
