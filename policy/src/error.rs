@@ -70,7 +70,9 @@ pub enum PolicyError {
         found: World,
     },
     /// The component was built for an interface version that this host does not speak.
-    #[error("plugin {name} was built for flux:policy@{found}; this host speaks {speaks}")]
+    #[error(
+        "plugin {name} was built for flux:policy@{found}; this host speaks {speaks}: build it again with this version of Flux"
+    )]
     Version {
         /// Plugin.
         name: String,
@@ -78,6 +80,17 @@ pub enum PolicyError {
         found: String,
         /// Ours, separated by commas.
         speaks: String,
+    },
+    /// The code was compiled for another engine than the broker has.
+    #[error(
+        "plugin {name} was compiled for another version of Flux: rebuild the policies (your own with 'flux policy build')"
+    )]
+    Compiled {
+        /// Plugin.
+        name: String,
+        /// In what they differ.
+        #[source]
+        source: wasmtime::Error,
     },
     /// The code cannot be used by this engine, or imports what its world does not grant.
     #[error("plugin {name}")]

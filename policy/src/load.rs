@@ -121,7 +121,7 @@ impl Code {
         // or this user can write it or its directory, and it hashes to what the manifest beside it named, which the build wrote
         // together with the code; wasmtime checks its own version and configuration. Both users could change this process anyway.
         let component = unsafe { Component::deserialize_file(engine, path) };
-        component.map_err(|source| PolicyError::Load {
+        component.map_err(|source| PolicyError::Compiled {
             name: self.name.clone(),
             source,
         })

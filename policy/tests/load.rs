@@ -102,7 +102,7 @@ fn changed_or_cut_code_is_refused() {
     });
     let error = load(dir.path(), validator()).unwrap_err();
     assert!(
-        matches!(&error, PolicyError::Load { name, .. } if name == NAME),
+        matches!(&error, PolicyError::Compiled { name, .. } if name == NAME),
         "{error}"
     );
 }
@@ -119,7 +119,7 @@ fn wrong_world_version_or_name_is_refused_and_named() {
     let error = load(dir.path(), validator()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "plugin validator-jobspec was built for flux:policy@9.0.0; this host speaks 0.1.0"
+        "plugin validator-jobspec was built for flux:policy@9.0.0; this host speaks 0.1.0: build it again with this version of Flux"
     );
     // a manifest that lies about the world: the code has not what the world needs
     edit_manifest(dir.path(), |manifest| {

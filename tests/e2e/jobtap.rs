@@ -97,6 +97,43 @@ fn plugins_of_the_configuration() {
     flux.stop();
 }
 
+/// Resources that a plugin gives past the scheduler are not given twice.
+#[test]
+fn alloc_check() {
+    let flux = Instance::boot(1);
+    flux.run(&["jobtap", "load", "alloc-bypass.so"]).ok();
+    let all = flux
+        .run(&["submit", "-n1", "sleep", "1000"])
+        .ok()
+        .line()
+        .to_owned();
+    flux.run(&["job", "wait-event", "--timeout=30", &all, "start"])
+        .ok();
+    // jobs that have resources already are known to it
+    flux.run(&["jobtap", "load", "alloc-check.so"]).ok();
+    let r = flux.run(&["job", "info", &all, "R"]).ok().line().to_owned();
+    let option = format!("--setattr=system.alloc-bypass.R={r}");
+    let twice = flux
+        .run(&["submit", &option, "-n1", "true"])
+        .ok()
+        .line()
+        .to_owned();
+    flux.run(&["job", "wait-event", "--timeout=30", &twice, "clean"])
+        .ok();
+    let log = flux.run(&["job", "eventlog", &twice]);
+    log.ok()
+        .says("exception type=\"alloc-check\" severity=0 note=\"resources already allocated\"");
+    assert!(log.ok().lines().iter().all(|line| !line.contains(" start")));
+    // the first job is not disturbed, and what it leaves can be taken again
+    flux.run(&["jobs", "-no", "{state}", &all]).ok().says("RUN");
+    flux.run(&["cancel", &all]).ok();
+    flux.run(&["job", "wait-event", "--timeout=30", &all, "clean"])
+        .ok();
+    flux.run(&["run", &option, "-n1", "true"]).ok();
+    flux.run(&["run", "--exclusive", "-N1", "true"]).ok();
+    flux.stop();
+}
+
 /// The owner may give a job resources that the scheduler does not hand out.
 #[test]
 fn alloc_bypass() {

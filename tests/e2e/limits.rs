@@ -60,5 +60,13 @@ fn limits_of_queues() {
     flux.run(&["submit", "-q", "batch", "-n1", "-t", "8h", "true"])
         .fails()
         .complains("requested ncores (1) is under policy limit of 2 for queue batch");
+    // nobody gets around a queue's limits by moving there
+    let held = flux.run(&["submit", "--urgency=0", "-q", "batch", "-n2", "-t", "8h", "true"]);
+    flux.run(&["update", held.ok().line(), "queue=debug"])
+        .fails()
+        .complains("exceeds policy limit of 30m for queue debug");
+    flux.run(&["update", held.ok().line(), "queue=debug", "duration=20m"])
+        .ok();
+    flux.run(&["cancel", held.ok().line()]).ok();
     flux.stop();
 }

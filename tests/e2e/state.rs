@@ -17,7 +17,7 @@ fn a_clean_restart_restores_everything() {
                  flux resource drain 1 'bad disk'; flux kvs put keep=1; flux jobs -ano '{id} {name}'";
     let before = sandbox.start(&["-s", "2", &option, first]);
     assert_eq!(before.ok().lines().len(), 2, "{before}");
-    let second = "flux jobs -ano '{id} {name}'; flux queue status; flux resource drain -no '{ranks} {reason}'; flux kvs get keep;
+    let second = "flux job last '[:]' >last; flux jobs -ano '{id} {name}'; flux queue status; flux resource drain -no '{ranks} {reason}'; flux kvs get keep;
                   flux queue start; flux queue drain; flux jobs -ano '{name} {result}'; flux submit true";
     let after = sandbox.start(&["-s", "2", &option, second]);
     for line in before.lines() {
@@ -32,6 +32,10 @@ fn a_clean_restart_restores_everything() {
         .iter()
         .filter_map(|line| line.split(' ').next())
         .collect();
+    // the history knows the jobs of the former run
+    let last = std::fs::read_to_string(sandbox.workdir().join("last")).unwrap();
+    assert_eq!(last.lines().count(), ids.len(), "{last}");
+    assert!(ids.iter().all(|id| last.contains(id)), "{last}");
     let new = after.lines().last().copied().unwrap();
     let number = |id: &str| -> u64 {
         sandbox

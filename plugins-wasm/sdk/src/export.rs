@@ -249,6 +249,11 @@ macro_rules! export_jobtap {
                     with((), |policy| policy.removed(&world::Broker, job));
                 }
             }
+            impl exports::roster::Guest for Exported {
+                fn known(jobs: Vec<(u64, u32)>) {
+                    with((), |policy| policy.known(&world::Broker, &jobs));
+                }
+            }
             impl exports::wakeups::Guest for Exported {
                 fn expired(key: String) {
                     with((), |policy| policy.expired(&world::Broker, &key));

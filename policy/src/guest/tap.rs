@@ -1,6 +1,7 @@
 //! What does a jobtap plugin export, and what may it ask for?
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wasmtime::component::{
     ComponentExportIndex, Instance, Linker, LinkerInstance, Resource, TypedFunc, WasmStr,
@@ -32,6 +33,7 @@ pub(super) const NAMES: &[(&str, &[&str], bool)] = &[
     ("flux:policy/course@0.1.0", &["state", "event", "priority"], true),
     ("flux:policy/updates@0.1.0", &["update"], true),
     ("flux:policy/archive@0.1.0", &["added", "removed"], true),
+    ("flux:policy/roster@0.1.0", &["known"], true),
     (
         "flux:policy/wakeups@0.1.0",
         &["expired", "exited", "looked-up"],
@@ -59,6 +61,8 @@ pub(crate) struct TapFunctions {
     pub(crate) update: Function<(Job, String, String, u32, u32), (Result<Vec<(String, String)>, Refusal>,)>,
     pub(crate) added: Function<(Job,), ()>,
     pub(crate) removed: Function<(u64,), ()>,
+    #[expect(clippy::type_complexity, reason = "the signature of wit")]
+    pub(crate) known: Function<(Arc<[(u64, u32)]>,), ()>,
     pub(crate) expired: Function<(String,), ()>,
     #[expect(clippy::type_complexity, reason = "the signature of wit")]
     pub(crate) exited: Function<(u64, u64, i32, Vec<(String, String)>), ()>,
@@ -98,6 +102,7 @@ impl TapFunctions {
             update: optional!(),
             added: optional!(),
             removed: optional!(),
+            known: optional!(),
             expired: optional!(),
             exited: optional!(),
             looked_up: optional!(),

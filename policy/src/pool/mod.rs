@@ -23,6 +23,7 @@ mod planner;
 mod request;
 mod rset;
 mod state;
+mod time;
 
 #[cfg(test)]
 mod tests;
@@ -36,3 +37,4 @@ pub use placement::{Placement, UnknownPlacement};
 pub use planner::{PlanError, PlanId, Reservation};
 pub use request::{Request, RequestError};
 pub use state::{Counts, ResourcePool};
+pub use time::Time;

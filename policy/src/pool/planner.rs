@@ -12,33 +12,10 @@ use super::gaps::Gaps;
 use super::index::{Index, Shape};
 use super::request::Request;
 use super::state::{Held, ResourcePool};
+use super::time::Time;
 
 /// Views that are kept: one for each set of plans that hinders a request of the moment.
 const VIEWS_MAX: usize = 4;
-
-/// A time that can be sorted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Time(pub(super) f64);
-
-impl PartialEq for Time {
-    fn eq(&self, other: &Time) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Time {}
-
-impl PartialOrd for Time {
-    fn partial_cmp(&self, other: &Time) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Time {
-    fn cmp(&self, other: &Time) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
 
 /// Names a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,8 +11,9 @@ use super::by_id::ById;
 use super::index::{Index, Shape};
 use super::inventory::{Inventory, ResourceError, rank_resources};
 use super::placement::Placement;
-use super::planner::{Planner, Time};
+use super::planner::Planner;
 use super::rset::{self, Part, Times};
+use super::time::Time;
 
 /// Most constraints whose nodes are remembered; beyond it the memory starts anew. Queues make few, users may make many.
 const CONSTRAINTS_MAX: usize = 256;

@@ -63,6 +63,11 @@ pub enum TapCall {
     Added,
     /// `job.inactive-remove`.
     Removed,
+    /// `job.known`, to one plugin.
+    Known {
+        /// Ids and users.
+        jobs: Arc<[(u64, u32)]>,
+    },
     /// A timer has expired.
     Expired {
         /// Its key.

@@ -145,8 +145,10 @@ impl Plugin {
     /// Returns true when a new instance must be told all active jobs.
     pub(super) fn counts_jobs(&self) -> bool {
         self.topics.iter().any(|topic| {
-            matches!(&*topic.name, "job.new" | "job.create" | "job.state.depend")
-                || topic.name.starts_with("job.dependency.")
+            matches!(
+                &*topic.name,
+                "job.new" | "job.create" | "job.state.depend" | "job.known"
+            ) || topic.name.starts_with("job.dependency.")
         })
     }
 

@@ -50,6 +50,11 @@ impl Stack {
                     |store, tap| Some(tap.removed.as_ref()?.call(store, (id,))),
                 );
             }
+            TapCall::Known { jobs } => {
+                self.notify("known", "job.known", now, job, only, effects, |store, tap| {
+                    Some(tap.known.as_ref()?.call(store, (jobs.clone(),)))
+                });
+            }
             TapCall::Expired { key } => {
                 return self.one("expired", now, job, only, effects, |store, tap| {
                     Some(

@@ -48,7 +48,7 @@ impl Stack {
         let replays = matches!(
             command,
             TapCommand::Call {
-                call: TapCall::Replay { .. },
+                call: TapCall::Replay { .. } | TapCall::Known { .. },
                 ..
             }
         );

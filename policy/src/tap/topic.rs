@@ -91,7 +91,7 @@ pub(super) fn state_name(bit: u32) -> &'static str {
 }
 
 fn is_callback(name: &str) -> bool {
-    const WHOLE: [&str; 8] = [
+    const WHOLE: [&str; 9] = [
         "job.create",
         "job.validate",
         "job.new",
@@ -99,6 +99,7 @@ fn is_callback(name: &str) -> bool {
         "job.priority.get",
         "job.inactive-add",
         "job.inactive-remove",
+        "job.known",
         "plugin.query",
     ];
     const WITH_PARAMETER: [&str; 4] = ["job.dependency.", "job.event.", "job.update.", "service."];

@@ -4,7 +4,10 @@ use crate::modules::policy_link;
 use crate::service::RpcError;
 use flux_formats::errno;
 use flux_policy::{HostConfig, PluginSpec, World};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// Largest schema that is read.
+const SCHEMA_BYTES_MAX: u64 = 1 << 20;
 
 /// What the configuration and the module's arguments say.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,6 +134,14 @@ impl Config {
         } else {
             Vec::new()
         };
+        let schema = validator.plugins.as_ref();
+        if !validator.disable && schema.is_some_and(|plugins| plugins.iter().any(|name| name == "schema")) {
+            validator.args = validator
+                .args
+                .into_iter()
+                .map(read_schema)
+                .collect::<Result<_, _>>()?;
+        }
         // nothing of this one is policy: it is a question to the scheduler
         let feasibility = !validator.disable && validator.take("feasibility");
         let validators = if validator.disable {
@@ -158,10 +169,31 @@ impl Config {
     }
 }
 
+/// Puts the content of a file into the place of `--schema=FILE`: components read no files.
+fn read_schema(arg: Value) -> Result<Value, RpcError> {
+    let Some(path) = arg.as_str().and_then(|text| text.strip_prefix("--schema=")) else {
+        return Ok(arg);
+    };
+    let fail =
+        |why: String| RpcError::new(errno::EINVAL, format!("ingest.validator: --schema={path}: {why}"));
+    let read = || {
+        use std::io::Read;
+        let mut text = String::new();
+        let file = std::fs::File::open(path)?;
+        file.take(SCHEMA_BYTES_MAX + 1).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = read().map_err(|err| fail(err.to_string()))?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > SCHEMA_BYTES_MAX {
+        return Err(fail("larger than 1 MiB".to_owned()));
+    }
+    let schema: Value = serde_json::from_str(&text).map_err(|err| fail(format!("not JSON: {err}")))?;
+    Ok(json!({"file": path, "schema": schema}))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn names(specs: &[PluginSpec]) -> Vec<&str> {
         specs.iter().map(|spec| spec.name.as_str()).collect()
@@ -183,6 +215,31 @@ mod tests {
         assert!(config.frobnicators.is_empty());
         assert_eq!(names(&config.validators), ["validator-x"]);
         assert_eq!(config.validators[0].args, json!(["--a"]));
+    }
+
+    #[test]
+    fn a_schema_is_read_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jobs.json");
+        let read = |plugin: &str| {
+            let arg = format!("--schema={}", path.display());
+            let table = json!({"plugins": [plugin], "args": ["--a", arg]});
+            Config::read(&json!({"ingest": {"validator": table}}), &[])
+        };
+        assert!(
+            read("schema")
+                .unwrap_err()
+                .text
+                .contains("jobs.json: No such file")
+        );
+        std::fs::write(&path, "{").unwrap();
+        assert!(read("schema").unwrap_err().text.contains("not JSON"));
+        std::fs::write(&path, r#"{"type": "object"}"#).unwrap();
+        let expected = json!(["--a", {"file": path.to_str().unwrap(), "schema": {"type": "object"}}]);
+        assert_eq!(read("schema").unwrap().validators[0].args, expected);
+        // nobody else asks for the file
+        std::fs::remove_file(&path).unwrap();
+        read("jobspec").unwrap();
     }
 
     #[test]

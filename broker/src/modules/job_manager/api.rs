@@ -236,6 +236,19 @@ pub fn active_job<S: Service>(
     });
 }
 
+/// Returns the ids of all jobs, newest first.
+#[cfg(test)]
+pub(super) fn known_jobs<S: Service>(
+    cx: &mut Cx<'_>,
+    done: impl FnOnce(&mut S, &mut Cx<'_>, Vec<u64>) + 'static,
+) {
+    let slot = cx.slot();
+    cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+        let ids = jobs.known_jobs().into_iter().rev().map(|(id, _)| id).collect();
+        cx.to_slot::<S>(slot, move |me, cx| done(me, cx, ids));
+    });
+}
+
 /// Asks for the largest job id that was ever given out here; `done` runs once the jobs of a former run are restored.
 ///
 /// Returns false when the job manager is not loaded.

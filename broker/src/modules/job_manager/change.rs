@@ -12,7 +12,7 @@ use crate::service::{Cx, RpcError};
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::{self, Message, role};
-use flux_formats::rpc::job_manager::{MemoRequest, PostEventRequest, UpdateRequest, UrgencyRequest};
+use flux_formats::rpc::job_manager::{MemoRequest, UpdateRequest, UrgencyRequest};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -69,7 +69,7 @@ impl JobManager {
 
     pub(super) fn on_update(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
         let UpdateRequest { id, updates } = req.payload_json()?;
-        let Value::Object(mut updates) = updates else {
+        let Value::Object(updates) = updates else {
             return Err(inval("one or more jobspec updates are invalid"));
         };
         if !updates.keys().all(|key| key.starts_with("attributes.")) {
@@ -86,26 +86,18 @@ impl JobManager {
         if job.marks.immutable && !is_owner {
             return Err(perm("job is immutable due to previous instance owner update"));
         }
-        let asked = updates.clone();
-        let mut constraints = None;
         for (key, value) in &updates {
-            if key == requeue::QUEUE {
-                constraints = Some(requeue::check(&cx.config, &self.queues, job, value)?);
-            } else if !self.tap_updates(key) {
+            if !self.tap_updates(key) {
                 return Err(inval(format!("update of {key} not supported")));
             }
+            if key == requeue::QUEUE {
+                requeue::check(&self.queues, job, value)?;
+            }
         }
-        if let Some(constraints) = constraints {
-            updates.insert(requeue::CONSTRAINTS.to_owned(), constraints);
-        }
-        let decided: Map<String, Value> = asked
-            .into_iter()
-            .filter(|(key, _)| key != requeue::QUEUE)
-            .collect();
-        if decided.is_empty() {
+        if updates.is_empty() {
             return self.perform_update(cx, req, id, updates, is_owner);
         }
-        self.tap_update(cx, req.clone(), id, &decided, updates);
+        self.tap_update(cx, req.clone(), id, updates);
         Ok(())
     }
 
@@ -174,29 +166,6 @@ impl JobManager {
         super::annotate::merge_at(&mut job.annotations, "user", memo);
         let annotations = (!job.annotations.is_empty()).then(|| job.annotations.clone());
         self.post_sure(cx, id, &Event::Annotations { annotations });
-    }
-
-    pub(super) fn on_post_event(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let PostEventRequest { id, name, context } = req.payload_json()?;
-        self.find(id, errno::ENOENT, "unknown job id")?;
-        let mut line = String::new();
-        let other = Event::Other { name, context };
-        other
-            .write(&mut line, 1.0)
-            .map_err(|err| inval(err.to_string()))?;
-        let decoded = flux_formats::eventlog::EventRef::decode(line.trim_end())
-            .map_err(|err| inval(err.to_string()))?;
-        // an event that RFC 21 gives a meaning has it here as well
-        let event = Event::parse(&decoded).map_err(|err| inval(err.to_string()))?;
-        match event {
-            Event::Alloc { .. } | Event::Submit { .. } | Event::Free | Event::Clean => {
-                return Err(inval(format!("event {} cannot be posted", event.name())));
-            }
-            Event::Exception(exception) => self.raise(cx, id, exception)?,
-            event => self.post(cx, id, &event)?,
-        }
-        self.batch(cx).after(After::Respond(req.clone(), None));
-        Ok(())
     }
 
     pub(super) fn local_active_job(&self, id: JobId) -> Option<ActiveJob> {

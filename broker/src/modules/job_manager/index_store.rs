@@ -130,9 +130,6 @@ impl JobManager {
             active,
             max_jobid,
         } = reading;
-        for (id, job) in inactive.iter() {
-            self.history.add(job.userid, id);
-        }
         let count = inactive.len();
         (self.index, self.inactive) = (index, inactive);
         (self.index.on, self.index.complete) = (true, true);

@@ -3,7 +3,7 @@
 //! It owns the life of every job: the RFC 21 state machine ([`state`]), the eventlogs, the journal, the queues, and
 //! who is asked to do what next (scheduler, execution). Other local services talk to it through [`api`].
 //!
-//! Pure: `state` (the table), `job` (one job and its next step), `event`, `queue`, `annotate`, `inactive`, `history`,
+//! Pure: `state` (the table), `job` (one job and its next step), `event`, `queue`, `annotate`, `inactive`,
 //! `index`.
 //! The actor: `service` (state and methods), `post` (events and steps), `commit` (one commit per turn), and a file per
 //! family of requests.
@@ -16,7 +16,6 @@ mod commit;
 mod config;
 mod event;
 mod exec;
-mod history;
 mod housekeeping;
 mod inactive;
 mod index;

@@ -314,7 +314,7 @@ impl JobManager {
         if job.marks.has_resources {
             self.sched_free(cx, id, None);
         }
-        self.history.forget(job.userid, id);
+        self.tap_purged(cx, id);
         self.wait_forget(cx, &job);
         self.check_drain(cx);
     }

@@ -92,8 +92,7 @@ impl JobManager {
     }
 
     fn purge_jobs(&mut self, cx: &mut Cx<'_>, purged: &[(JobId, Inactive)]) {
-        for (id, job) in purged {
-            self.history.forget(job.userid, *id);
+        for (id, _) in purged {
             self.tap_purged(cx, *id);
         }
         self.purge_from_index(cx, purged.iter().map(|(id, _)| *id));

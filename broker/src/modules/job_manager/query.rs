@@ -10,7 +10,7 @@ use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
 use flux_formats::resource_set::ResourceSet;
 use flux_formats::rpc::job_manager::{
-    GetattrRequest, HistoryRequest, ListRequest, QueueEnableRequest, QueueStartRequest, QueueStatusRequest,
+    GetattrRequest, ListRequest, QueueEnableRequest, QueueStartRequest, QueueStatusRequest,
 };
 use serde_json::{Map, Value, json};
 
@@ -125,14 +125,6 @@ impl JobManager {
             all = all.union(held);
         }
         cx.respond(req, &json!({"allocated": all}));
-        Ok(())
-    }
-
-    pub(super) fn on_history(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
-        let HistoryRequest { slice } = req.payload_json()?;
-        let jobs = self.history.slice(req.userid, &slice);
-        let jobs = jobs.map_err(|err| RpcError::new(errno::EINVAL, err.to_string()))?;
-        cx.respond(req, &json!({"jobs": jobs}));
         Ok(())
     }
 

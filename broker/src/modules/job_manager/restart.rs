@@ -190,7 +190,6 @@ impl JobManager {
             Err(err) => self.not_replayed(cx, id, &err),
             Ok(()) if job.state == State::Inactive => {
                 self.max_jobid = self.max_jobid.max(id);
-                self.history.add(job.userid, id);
                 self.inactive.insert(&job);
                 self.job_done(cx);
             }
@@ -205,7 +204,6 @@ impl JobManager {
                 Err(err) => me.not_replayed(cx, id, &err),
                 Ok(job) => {
                     me.max_jobid = me.max_jobid.max(id);
-                    me.history.add(job.userid, id);
                     if job.has_flag(WAITABLE) {
                         me.waits.add_waitable();
                     }
@@ -304,6 +302,7 @@ impl JobManager {
         };
         self.begin_index(cx, restart.walked);
         self.tap_learn_expiration(cx);
+        self.tell_known(cx, None);
         self.replay_to(cx, None);
         self.resume_jobs(cx);
         for deferred in restart.deferred {

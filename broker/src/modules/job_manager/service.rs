@@ -2,7 +2,6 @@
 
 use super::commit::Batch;
 use super::config::Config;
-use super::history::History;
 use super::housekeeping::Housekeeping;
 use super::inactive::InactiveJobs;
 use super::index::Index;
@@ -31,7 +30,6 @@ pub struct JobManager {
     pub(super) executor: Box<dyn Executor>,
     pub(super) active: BTreeMap<JobId, Job>,
     pub(super) inactive: InactiveJobs,
-    pub(super) history: History,
     pub(super) index: Index,
     pub(super) specs: Specs,
     /// Jobs to be sent to the scheduler, the next one first.
@@ -91,7 +89,7 @@ impl Default for JobManager {
     }
 }
 
-const METHODS: &[Method] = &[
+pub(super) const METHODS: &[Method] = &[
     Method::owner("submit"),
     Method::user("getinfo"),
     Method::user("getattr"),
@@ -124,6 +122,7 @@ const METHODS: &[Method] = &[
     Method::owner("sched-ready"),
     Method::owner("exec-hello"),
     Method::user("why"),
+    // of standard plugins: known from the start, so that requests wait until these are loaded
     Method::user("history.get"),
     Method::owner("post-event.post"),
 ];
@@ -141,7 +140,6 @@ impl JobManager {
             executor,
             active: BTreeMap::new(),
             inactive: InactiveJobs::default(),
-            history: History::default(),
             index: Index::default(),
             specs: Specs::default(),
             queued: BTreeSet::new(),
@@ -212,8 +210,6 @@ impl JobManager {
             "events-journal" => self.on_events_journal(cx, req),
             "events-journal-cancel" => self.on_events_journal_cancel(cx, req),
             "why" => self.on_why(cx, req),
-            "history.get" => self.on_history(cx, req),
-            "post-event.post" => self.on_post_event(cx, req),
             "set-batch-timeout" => Self::on_set_batch_timeout(cx, req),
             "jobtap" => self.on_jobtap(cx, req),
             "jobtap-query" => self.on_jobtap_query(cx, req),

@@ -171,9 +171,7 @@ impl JobManager {
         let Some(job) = self.active.get(&id) else {
             return Ok(());
         };
-        let (userid, waitable) = (job.userid, job.has_flag(flags::WAITABLE));
-        self.history.add(userid, id);
-        if waitable {
+        if job.has_flag(flags::WAITABLE) {
             self.waits.add_waitable();
         }
         Ok(())

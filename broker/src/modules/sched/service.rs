@@ -105,7 +105,7 @@ impl Sched {
     }
 
     fn engine_lost(&mut self, cx: &mut Cx<'_>, err: &RpcError) {
-        cx.log_as_me(2, &format!("scheduling stops: {}", err.text));
+        cx.log_as_me(2, &format!("no scheduler: {}", err.text));
         self.engine = None;
         self.ready = false;
         job_manager::sched_ready(cx, false);

@@ -282,6 +282,11 @@ impl Job for FakeJob {
     }
 }
 
+/// A plan of the [`FakePool`]: job, start, cores.
+pub type FakePlan = (u64, Option<f64>, u64);
+/// All plans, shared by the handles that undo them.
+pub type Plans = Rc<RefCell<Vec<FakePlan>>>;
+
 /// Resources as one number of cores; jobs need what the test says, and run as long as it says.
 #[derive(Debug, Default)]
 pub struct FakePool {
@@ -301,13 +306,13 @@ pub struct FakePool {
     pub budget: RefCell<Option<u32>>,
     /// How often `allocate` was called.
     pub asked: RefCell<u32>,
-    /// Plans: job, start, cores.
-    pub plans: Rc<RefCell<Vec<(u64, Option<f64>, u64)>>>,
+    /// Plans.
+    pub plans: Plans,
 }
 
 /// Removes a plan when dropped.
 struct Kept {
-    plans: Rc<RefCell<Vec<(u64, Option<f64>, u64)>>>,
+    plans: Plans,
     id: u64,
 }
 
@@ -345,7 +350,7 @@ impl Pool for FakePool {
         let need = *self.needs.borrow().get(&id).ok_or(AllocFailure::NotPending)?;
         let end = self.end(id, *self.now.borrow());
         let hinders =
-            |plan: &&(u64, Option<f64>, u64)| plan.0 != id && plan.1.is_none_or(|start| start < end);
+            |plan: &&FakePlan| plan.0 != id && plan.1.is_none_or(|start| start < end);
         let kept: u64 = self
             .plans
             .borrow()

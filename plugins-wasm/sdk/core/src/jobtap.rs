@@ -142,6 +142,9 @@ pub trait Jobtap: Sized {
     /// `job.inactive-remove`
     fn removed(&mut self, host: &dyn JobtapHost, job: u64) {}
 
+    /// `job.known`: ids and users
+    fn known(&mut self, host: &dyn JobtapHost, jobs: &[(u64, u32)]) {}
+
     /// A timer has expired.
     fn expired(&mut self, host: &dyn JobtapHost, key: &str) {}
 

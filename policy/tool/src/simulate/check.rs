@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flux_policy::pool::Time;
+
 /// Seconds that sums of times may differ.
 const ROUNDING_SECS: f64 = 1e-6;
 
@@ -33,29 +35,6 @@ pub(crate) struct Found {
     pub(crate) passed: usize,
     /// Times at which the first job waited although there was room.
     pub(crate) idle_heads: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Time(f64);
-
-impl PartialEq for Time {
-    fn eq(&self, other: &Time) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Time {}
-
-impl PartialOrd for Time {
-    fn partial_cmp(&self, other: &Time) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Time {
-    fn cmp(&self, other: &Time) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
 }
 
 impl Watch {

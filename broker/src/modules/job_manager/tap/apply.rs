@@ -11,6 +11,7 @@ use crate::service::{Cx, RpcError};
 use bytes::Bytes;
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
+use flux_formats::msg::{Message, role};
 use flux_policy::{Action, Effect, TapCall};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -27,6 +28,29 @@ pub(super) fn inval(text: impl Into<String>) -> RpcError {
 }
 
 impl JobManager {
+    /// Fulfils the wishes of a call that answers a request; returns whether there were any.
+    ///
+    /// # Errors
+    /// Of the first wish that cannot be fulfilled; the others are dropped.
+    pub(super) fn apply_asked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        req: &Message,
+        effects: Vec<Effect>,
+    ) -> Result<bool, RpcError> {
+        let changed = !effects.is_empty();
+        let as_owner = req.rolemask & role::OWNER != 0;
+        for Effect { plugin, action } in effects {
+            match action {
+                Action::Post { job, name, context } => {
+                    self.wish_post(cx, JobId(job), &name, &context, as_owner)?;
+                }
+                action => self.apply(cx, &plugin, action)?,
+            }
+        }
+        Ok(changed)
+    }
+
     /// Fulfils wishes.
     pub(super) fn apply_effects(&mut self, cx: &mut Cx<'_>, effects: Vec<Effect>) {
         let mut refused = 0;
@@ -81,7 +105,7 @@ impl JobManager {
                 note,
             } => self.wish_raise(cx, JobId(job), kind, severity, note),
             Action::SetFlag { job, flag } => self.wish_flag(cx, JobId(job), flag),
-            Action::Post { job, name, context } => self.wish_post(cx, JobId(job), &name, &context),
+            Action::Post { job, name, context } => self.wish_post(cx, JobId(job), &name, &context, false),
             Action::UpdateJobspec { job, updates } => self.wish_update(cx, JobId(job), &updates),
             Action::Subscribe { job } => {
                 self.subscribe(cx, plugin, JobId(job));

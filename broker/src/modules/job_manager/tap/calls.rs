@@ -236,6 +236,7 @@ impl JobManager {
             } => self.on_tap_done(cx, token, effects, verdict),
             TapAnswer::Loaded { token, result } => self.on_tap_loaded(cx, token, result),
             TapAnswer::Rebuilt { name } => {
+                self.tell_known(cx, Some(&name));
                 self.replay_to(cx, Some(&name));
                 self.tap_command(cx, TapCommand::Replayed { name });
             }
@@ -276,10 +277,10 @@ impl JobManager {
                 }
             }
             Some(Waiting::Update(pending)) => self.on_update_checked(cx, *pending, effects, verdict),
-            Some(Waiting::Response(req)) => {
-                self.apply_effects(cx, effects);
-                self.respond_verdict(cx, &req, verdict);
-            }
+            Some(Waiting::Response(req)) => match self.apply_asked(cx, &req, effects) {
+                Ok(changed) => self.respond_verdict(cx, &req, verdict, changed),
+                Err(err) => cx.fail_with(&req, &err),
+            },
             Some(Waiting::Query(req, about)) => self.answer_query(cx, &req, about, verdict),
             Some(Waiting::Nothing | Waiting::Load(_) | Waiting::Stats(_) | Waiting::ModuleStats(_))
             | None => {

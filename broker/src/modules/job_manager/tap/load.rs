@@ -1,11 +1,13 @@
 //! How do plugins come and go? At start, by `[job-manager] plugins`, and by `job-manager.jobtap`.
 
 use super::super::JobManager;
+use super::super::service::METHODS;
 use super::super::state::State;
 use super::apply::STATE_DIR;
-use super::names::{self, NATIVE, STANDARD};
+use super::names::{self, STANDARD};
 use super::port;
 use super::state::{Loaded, Waiting};
+use super::view;
 use crate::modules::policy_link;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
@@ -15,6 +17,11 @@ use flux_policy::{Command, PluginInfo, PolicyError, TapCall, TapCommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// The callback that tells which jobs there are ...
+const KNOWN: &str = "job.known";
+/// ... so many at a time.
+const KNOWN_MAX: usize = 65536;
 
 /// A plugin that the policy thread loads.
 #[derive(Debug)]
@@ -199,6 +206,7 @@ impl JobManager {
                 }
                 self.tap_wants_changed(cx);
                 if let Some(request) = &request {
+                    self.tell_known(cx, Some(&name));
                     self.replay_to(cx, Some(&name));
                     self.reprioritize_all(cx);
                     cx.respond_empty(request);
@@ -242,6 +250,38 @@ impl JobManager {
         }
     }
 
+    /// Tells one plugin, or all that want it, which jobs there are and whose.
+    pub(in super::super) fn tell_known(&mut self, cx: &mut Cx<'_>, only: Option<&Arc<str>>) {
+        let wants = |plugin: &&Loaded| plugin.info.topics.iter().any(|topic| &*topic.name == KNOWN);
+        let names: Vec<Arc<str>> = self
+            .tap
+            .loaded
+            .iter()
+            .filter(wants)
+            .map(|plugin| plugin.info.name.clone())
+            .filter(|name| only.is_none_or(|only| only == name))
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        for chunk in self.known_jobs().chunks(KNOWN_MAX) {
+            let jobs: Arc<[(u64, u32)]> = Arc::from(chunk);
+            for name in &names {
+                let call = TapCall::Known { jobs: jobs.clone() };
+                self.tap_one(cx, name.clone(), view::nobody(), call, Waiting::Nothing);
+            }
+        }
+    }
+
+    /// Returns ids and users of all jobs; ids grow with time, and plugins do well to append.
+    pub(in super::super) fn known_jobs(&self) -> Vec<(u64, u32)> {
+        let inactive = self.inactive.iter().map(|(id, job)| (id.0, job.userid));
+        let mut jobs: Vec<(u64, u32)> = inactive.collect();
+        jobs.extend(self.active.values().map(|job| (job.id.0, job.userid)));
+        jobs.sort_unstable();
+        jobs
+    }
+
     /// Adapts to other wants: methods of plugins are registered and withdrawn.
     pub(super) fn tap_wants_changed(&mut self, cx: &mut Cx<'_>) {
         self.tap.take_wants();
@@ -256,6 +296,12 @@ impl JobManager {
             .map(|(topic, (_, _, user))| (topic.clone(), *user))
             .collect();
         for (topic, user) in methods {
+            let method = topic
+                .strip_prefix(super::super::api::SERVICE)
+                .and_then(|rest| rest.strip_prefix('.'));
+            if METHODS.iter().any(|known| method == Some(known.name)) {
+                continue;
+            }
             if cx.add_method(&topic, user) {
                 self.tap.methods.push(topic);
             } else {
@@ -290,12 +336,6 @@ impl JobManager {
             cx.respond_empty(req);
             return Ok(());
         };
-        if NATIVE.contains(&load.as_str()) {
-            return Err(RpcError::new(
-                errno::EEXIST,
-                format!("{load} is part of the job manager and always there"),
-            ));
-        }
         let dir = port::directory(cx);
         let config = cx.config.clone();
         let named = names::find(&dir, &config, &load, conf.as_ref())?;

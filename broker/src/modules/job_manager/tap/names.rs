@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// What is always loaded, in the original's order; a dot goes before the name.
-pub(super) const STANDARD: [&str; 8] = [
+pub(super) const STANDARD: [&str; 11] = [
     "priority-default",
     "limit-job-size",
     "limit-duration",
@@ -17,14 +17,16 @@ pub(super) const STANDARD: [&str; 8] = [
     "begin-time",
     "validate-duration",
     "update-duration",
+    "history",
+    "post-event",
+    "update-queue",
 ];
 
-/// What the original has as plugins and is part of the job manager here: nothing of it is policy.
-pub(super) const NATIVE: [&str; 3] = [".history", ".post-event", ".update-queue"];
-
 /// Grants of our own plugins.
-const OWN_GRANTS: [(&str, &[Grant]); 2] = [
+const OWN_GRANTS: [(&str, &[Grant]); 4] = [
     ("jobtap-alloc-bypass", &[Grant::Bypass]),
+    ("jobtap-history", &[Grant::Service]),
+    ("jobtap-post-event", &[Grant::Service]),
     ("jobtap-perilog", &[Grant::Exec]),
 ];
 

@@ -1,7 +1,8 @@
 //! What is told about plugins, and what do they tell themselves?
 
 use super::super::JobManager;
-use super::names::{NATIVE, is_same};
+use super::super::commit::After;
+use super::names::is_same;
 use super::state::{Loaded, Waiting};
 use super::view;
 use crate::service::{Cx, RpcError, Service};
@@ -38,7 +39,7 @@ impl JobManager {
         let loaded = || self.tap.loaded.iter().map(|plugin| &*plugin.info.name);
         let standard = loaded().filter(|name| name.starts_with('.'));
         let other = loaded().filter(|name| !name.starts_with('.'));
-        standard.chain(NATIVE).chain(other).collect()
+        standard.chain(other).collect()
     }
 
     /// Answers with the figures of each plugin.
@@ -89,10 +90,6 @@ impl JobManager {
         req: &Message,
     ) -> Result<(), RpcError> {
         let QueryRequest { name } = req.payload_json()?;
-        if NATIVE.contains(&name.as_str()) {
-            cx.respond(req, &json!({"name": name, "path": "builtin"}));
-            return Ok(());
-        }
         let found = self
             .tap
             .loaded
@@ -159,9 +156,28 @@ impl JobManager {
         true
     }
 
-    pub(super) fn respond_verdict(&self, cx: &mut Cx<'_>, req: &Message, verdict: Verdict) {
+    /// Answers a request; one that changed something, once that is stored.
+    pub(super) fn respond_verdict(
+        &mut self,
+        cx: &mut Cx<'_>,
+        req: &Message,
+        verdict: Verdict,
+        changed: bool,
+    ) {
         match verdict {
+            Verdict::Response(text) if text.is_empty() && changed => {
+                self.batch(cx).after(After::Respond(req.clone(), None));
+            }
             Verdict::Response(text) if text.is_empty() => cx.respond_empty(req),
+            Verdict::Response(text) if changed => {
+                let value = serde_json::from_str::<Value>(&text);
+                let value = value.map_err(|err| {
+                    RpcError::new(errno::EPROTO, format!("the plugin's answer is no JSON: {err}"))
+                });
+                if let Err(err) = value.and_then(|value| self.respond_after(cx, req, &value)) {
+                    cx.fail_with(req, &err);
+                }
+            }
             Verdict::Response(text) => match serde_json::from_str::<Value>(&text) {
                 Ok(value) => cx.respond(req, &value),
                 Err(err) => cx.fail(

@@ -25,13 +25,12 @@ impl JobManager {
         self.tap.wants.update(key)
     }
 
-    /// Asks plugins whether `asked` may be changed; `updates` are all changes, those that follow included.
+    /// Asks plugins whether a jobspec may be changed.
     pub(in super::super) fn tap_update(
         &mut self,
         cx: &mut Cx<'_>,
         request: Message,
         id: JobId,
-        asked: &Map<String, Value>,
         updates: Map<String, Value>,
     ) {
         let Some(job) = self.active.get(&id) else {
@@ -42,7 +41,7 @@ impl JobManager {
             job::set_path(&mut changed, key, value);
         }
         let call = TapCall::Update {
-            updates: asked
+            updates: updates
                 .iter()
                 .map(|(key, value)| (key.clone(), value.to_string()))
                 .collect(),

@@ -34,8 +34,13 @@ impl Wants {
     pub(super) fn of<'a>(plugins: impl Iterator<Item = (&'a Arc<str>, &'a [Topic])>) -> Wants {
         let mut wants = Wants::default();
         for (plugin, topics) in plugins {
+            let before = wants.replay.len();
             for topic in topics {
                 wants.add(plugin, topic);
+            }
+            if topics.iter().any(|topic| &*topic.name == "job.known") {
+                // who is told all jobs at once need not be told each
+                wants.replay.truncate(before);
             }
         }
         wants

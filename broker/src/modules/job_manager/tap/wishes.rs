@@ -122,12 +122,14 @@ impl JobManager {
         self.wish_event(cx, id, &Event::SetFlags { flags: vec![flag] })
     }
 
+    /// Posts an event; `as_owner` when the instance owner asked the plugin for it.
     pub(super) fn wish_post(
         &mut self,
         cx: &mut Cx<'_>,
         id: JobId,
         name: &str,
         context: &str,
+        as_owner: bool,
     ) -> Result<(), RpcError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
@@ -149,7 +151,10 @@ impl JobManager {
         let decoded = EventRef::decode(line.trim_end()).map_err(|err| inval(err.to_string()))?;
         let event = Event::parse(&decoded).map_err(|err| inval(format!("{name}: {err}")))?;
         let event = match event {
-            Event::Urgency { urgency, .. } => Event::Urgency {
+            Event::Alloc { .. } | Event::Submit { .. } | Event::Free | Event::Clean => {
+                return Err(inval(format!("event {name} cannot be posted")));
+            }
+            Event::Urgency { urgency, .. } if !as_owner => Event::Urgency {
                 userid: cx.owner,
                 urgency,
             },
@@ -163,6 +168,7 @@ impl JobManager {
             | Event::DependencyAdd { .. }
             | Event::DependencyRemove { .. }
             | Event::Other { .. } => event,
+            event if as_owner => event,
             other => return Err(inval(format!("event {} cannot be posted", other.name()))),
         };
         self.wish_active(id)?;

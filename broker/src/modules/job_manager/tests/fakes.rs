@@ -483,6 +483,16 @@ impl Bench {
         )
     }
 
+    /// Returns the ids of all jobs, newest first.
+    pub(crate) fn known(&mut self) -> Value {
+        let out: Rc<RefCell<Vec<u64>>> = Rc::default();
+        let slot = out.clone();
+        self.hub.with_probe(move |cx| {
+            api::known_jobs(cx, move |_: &mut Probe, _, ids| *slot.borrow_mut() = ids);
+        });
+        json!(*out.borrow())
+    }
+
     /// Returns a job's state bit, 0 when it is not active.
     pub(crate) fn state(&mut self, id: JobId) -> u32 {
         let out = Rc::new(RefCell::new(0));

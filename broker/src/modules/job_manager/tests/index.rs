@@ -35,12 +35,10 @@ fn picture(bench: &mut Bench) -> (Value, Value, Value) {
     if let Some(jobs) = listed["jobs"].as_array_mut() {
         jobs.sort_by_key(|job| job["id"].as_u64());
     }
-    let history = bench
-        .rpc("job-manager.history.get", &json!({"slice": "[:]"}))
-        .unwrap();
+    let known = bench.known();
     let stats = bench.rpc("job-manager.stats-get", &json!({})).unwrap();
     let counts = json!([stats["active_jobs"], stats["inactive_jobs"], stats["max_jobid"]]);
-    (listed, history, counts)
+    (listed, known, counts)
 }
 
 /// What a walk finds in a copy of the store.
@@ -227,10 +225,7 @@ fn take(bench: &mut Bench, step: Step) {
         }
         Step::Purge(count) => purge(bench, count),
         Step::PurgeOne(at) => {
-            let history = bench
-                .rpc("job-manager.history.get", &json!({"slice": "[:]"}))
-                .unwrap();
-            let id = history["jobs"].get(at).cloned().unwrap_or(json!(1));
+            let id = bench.known().get(at).cloned().unwrap_or(json!(1));
             let _answer = bench.rpc("job-manager.purge-id", &json!({"id": id, "force": 1}));
         }
         Step::Refused(visible) => {

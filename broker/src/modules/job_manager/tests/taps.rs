@@ -276,3 +276,34 @@ fn priorities_updates_and_state() {
         .unwrap();
     assert_eq!((&query["last"], &query["count"]), (&json!("this"), &json!("1")));
 }
+
+/// The history is told of all jobs when it comes, and when its instance was lost; other users see nothing of them.
+#[test]
+fn history_knows_older_jobs() {
+    let Some(mut bench) = Bench::with_plugins(2, false, json!({})) else {
+        return;
+    };
+    let ids: Vec<JobId> = (0..3).map(|_| bench.submit()).collect();
+    let first = ids[0];
+    bench.with(move |cx| finish(cx, first, 0));
+    let slice = json!({"slice": "[:]"});
+    let all = json!({"jobs": [ids[2], ids[1], ids[0]]});
+    assert_eq!(bench.rpc("job-manager.history.get", &slice).unwrap(), all);
+    let load = json!({"load": ".history", "remove": ".history"});
+    bench.rpc("job-manager.jobtap", &load).unwrap();
+    assert_eq!(bench.rpc("job-manager.history.get", &slice).unwrap(), all);
+    bench
+        .rpc("job-manager.purge-id", &json!({"id": first, "force": 1}))
+        .unwrap();
+    let left = json!({"jobs": [ids[2], ids[1]]});
+    assert_eq!(bench.rpc("job-manager.history.get", &slice).unwrap(), left);
+    let guest = bench.send_as(
+        1001,
+        flux_formats::msg::role::USER,
+        "job-manager.history.get",
+        &slice,
+    );
+    assert_eq!(guest.take().unwrap().unwrap(), json!({"jobs": []}));
+    let bad = bench.refused("job-manager.history.get", &json!({"slice": "x"}));
+    assert_eq!(bad.1, "could not parse python-style slice expression");
+}
