@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 mod wasm;
+mod wit;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ const TASKS: &[Task] = &[
         "build the policies (plugins-wasm/) into target/policies/",
         wasm::run,
     ),
+    ("wit", "check that no released interface has changed", wit::run),
 ];
 
 fn main() -> ExitCode {
