@@ -143,7 +143,9 @@ fn run_entry(ctx: &mut Ctx, entry: &Entry, path: &str, args: &[OsString]) -> Cmd
         }
         Kind::Program { name, variable } => {
             let program = paths::find_program(name, variable);
+            // a program may be several commands
             let err = Process::new(&program)
+                .arg0(format!("flux-{}", entry.name))
                 .args(args)
                 .env_clear()
                 .envs(ctx.env.iter().map(|(key, value)| (key, value)))

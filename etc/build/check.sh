@@ -12,8 +12,16 @@ cargo clippy --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" -
 step "building the programs"
 cargo build --quiet --bins --workspace
 cargo build --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" --bin flux-imp
+step "the released interface of policies"
+cargo run --quiet -p xtask -- wit
 step "building the policies (WebAssembly)"
 cargo run --quiet -p xtask -- wasm
+step "the policies' own tests, natively"
+cargo fmt --manifest-path plugins-wasm/Cargo.toml --all --check
+cargo clippy --quiet --manifest-path plugins-wasm/Cargo.toml --target-dir "$target/wasm/native" --workspace --all-targets -- -D warnings
+cargo test --quiet --manifest-path plugins-wasm/Cargo.toml --target-dir "$target/wasm/native" --workspace --no-fail-fast
+step "tool chains of policies in other languages (FLUX_POLICY_LANGS: c or all)"
+sh etc/build/policy-langs.sh "$target/wasm/langs" "${FLUX_POLICY_LANGS:-c}"
 step "the privileged part: figures, budgets, tables"
 cargo run --quiet -p xtask -- audit
 # as it is installed; the tests of its attacks run against this one
@@ -34,7 +42,7 @@ if [ -s "$FLUX_TEST_SKIPPED" ]; then
     echo "$(wc -l <"$FLUX_TEST_SKIPPED") cases were skipped, for what this machine lacks:"
     sort "$FLUX_TEST_SKIPPED"
     # everything but the rights of root and what a kernel offers was installed above
-    ! grep -vqE '^(root|mount|site|cgroup2|device programs) ' "$FLUX_TEST_SKIPPED" || die "cases were skipped that should have run"
+    ! grep -vqE '^(root|mount|site|cgroup2|device programs|zig|componentize-py|componentize-js) ' "$FLUX_TEST_SKIPPED" || die "cases were skipped that should have run"
 fi
 step "fuzz targets: corpus and ${FLUX_FUZZ_SECONDS:-15} seconds each"
 sh etc/build/fuzz.sh "${FLUX_FUZZ_SECONDS:-15}"

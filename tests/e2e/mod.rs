@@ -35,6 +35,7 @@ mod overlay;
 mod perilog;
 mod ping;
 mod policy;
+mod policy_langs;
 mod proxy;
 mod queue;
 mod reattach;

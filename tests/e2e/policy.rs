@@ -184,9 +184,16 @@ fn the_authors_guide_leads_to_a_loaded_policy() {
         .fails()
         .complains("lower-case letters");
     sandbox
-        .run("flux", &["policy", "new", "day", "--lang=c"])
+        .run("flux", &["policy", "new", "day", "--lang=ada"])
         .fails()
-        .complains("there is no template for c yet");
+        .complains("unknown language 'ada'; there are templates for rust, c, python, js");
+    sandbox
+        .run(
+            "flux",
+            &["policy", "new", "day", "--lang=js", "--world=scheduler"],
+        )
+        .fails()
+        .complains("no template for a scheduler in JavaScript");
     sandbox
         .run("flux", &["policy", "build", "conf"])
         .fails()
@@ -241,4 +248,59 @@ fn a_scheduler_of_ones_own_runs_and_is_found_out() {
         .run("flux", &["start", &config, "sh", "-c", script])
         .ok()
         .says("loaded scheduler 0.1.0");
+}
+
+/// `flux job-validator` and `flux job-frobnicator`, outside of an instance.
+#[test]
+fn ingest_over_standard_input() {
+    let sandbox = Sandbox::new();
+    let list = sandbox.run("flux", &["job-validator", "--list-plugins"]);
+    let names: Vec<String> = list
+        .ok()
+        .lines()
+        .iter()
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "Available",
+            "feasibility",
+            "jobspec",
+            "require-instance",
+            "schema"
+        ]
+    );
+    let good = sandbox
+        .run("flux", &["submit", "--dry-run", "-n1", "true"])
+        .ok()
+        .json();
+    let job =
+        |jobspec: &serde_json::Value| serde_json::json!({"jobspec": jobspec, "userid": 1, "urgency": 16});
+    let mut bad = good.clone();
+    bad["version"] = 9.into();
+    let input = format!("{}\n\n{}\n", job(&good), job(&bad));
+    let plugins = "--plugins=jobspec,schema";
+    let answers = sandbox.run_input("flux", &["job-validator", plugins], input.as_bytes());
+    let answers = answers.ok().lines();
+    assert_eq!(answers[0], r#"{"errnum":0}"#);
+    let refused: serde_json::Value = serde_json::from_str(answers[1]).unwrap();
+    assert!(
+        refused["errnum"] == 22 && refused["errstr"].is_string(),
+        "{refused}"
+    );
+    let alone = sandbox.run_input(
+        "flux",
+        &["job-frobnicator", "--jobspec-only", "--plugins=defaults"],
+        good.to_string().as_bytes(),
+    );
+    let answer = alone.ok().json();
+    assert!(
+        answer["errnum"] == 0 && answer["data"]["version"] == 1,
+        "{answer}"
+    );
+    sandbox
+        .run_input("flux", &["job-validator"], b"{}\n")
+        .fails()
+        .complains("line 1: a job must be an object with a jobspec");
 }

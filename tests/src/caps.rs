@@ -20,6 +20,12 @@ pub enum Capability {
     Site,
     /// Chromium, to look at pages.
     Chromium,
+    /// Zig, which compiles policies in C.
+    Zig,
+    /// componentize-py, which builds policies in Python.
+    ComponentizePy,
+    /// componentize-js, which builds policies in JavaScript.
+    ComponentizeJs,
 }
 
 impl Capability {
@@ -32,6 +38,9 @@ impl Capability {
             Capability::Mount => "mount",
             Capability::Site => "site",
             Capability::Chromium => "chromium",
+            Capability::Zig => "zig",
+            Capability::ComponentizePy => "componentize-py",
+            Capability::ComponentizeJs => "componentize-js",
         }
     }
 
@@ -49,10 +58,26 @@ impl Capability {
                 &["-c", "import sys; sys.exit(sys.version_info < (3, 9))"],
             ),
             Capability::Chromium => succeeds("chromium", &["--version"]),
+            Capability::Zig => succeeds(&langs("venv/bin/python3"), &["-c", "import ziglang"]),
+            Capability::ComponentizePy => succeeds(&langs("venv/bin/componentize-py"), &["--version"]),
+            Capability::ComponentizeJs => {
+                std::path::Path::new(&langs("node_modules/@bytecodealliance/componentize-js")).is_dir()
+                    && succeeds("node", &["--version"])
+            }
             Capability::Mpicc => succeeds("mpicc", &["-v"]),
             Capability::Hydra => succeeds("mpiexec.hydra", &["-version"]),
         }
     }
+}
+
+/// Returns a path below the directory where `etc/build/policy-langs.sh` puts the tool chains of policies.
+#[must_use]
+pub fn langs(name: &str) -> String {
+    crate::bindir()
+        .join("../wasm/langs")
+        .join(name)
+        .display()
+        .to_string()
 }
 
 fn succeeds(program: &str, args: &[&str]) -> bool {

@@ -27,7 +27,7 @@ mod sandbox;
 mod site;
 
 pub use bins::{bindir, data_file, imp};
-pub use caps::{Capability, full_scale, kills, missing, scaled};
+pub use caps::{Capability, full_scale, kills, langs, missing, scaled};
 pub use cluster::Cluster;
 pub use instance::{Builder, Instance};
 pub use proc::{Process, alive, kill, rss_kib};

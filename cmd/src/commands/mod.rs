@@ -461,8 +461,18 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("fortune", "Print a fortune"),
     missing("heaptrace", "Control heap tracing of the broker"),
     missing("imp_exec_helper", "Feed flux-imp with a job's request"),
-    missing("job-frobnicator", "Modify jobspecs at ingest"),
-    missing("job-validator", "Validate jobspecs at ingest"),
+    program(
+        "job-frobnicator",
+        "Modify jobspecs at ingest",
+        "flux-policy",
+        "FLUX_POLICY_PATH",
+    ),
+    program(
+        "job-validator",
+        "Validate jobspecs at ingest",
+        "flux-policy",
+        "FLUX_POLICY_PATH",
+    ),
     group(
         "jobtap",
         "List, load and remove job-manager plugins",

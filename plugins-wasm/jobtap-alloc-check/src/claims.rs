@@ -27,15 +27,9 @@ impl Resources {
         for entry in r.pointer("/execution/R_lite")?.as_array()? {
             let ranks = numbers(entry.get("rank")?.as_str()?)?;
             let mut node = Node::default();
-            for (kind, bits) in KINDS.iter().zip(&mut node) {
+            for (kind, of_kind) in KINDS.iter().zip(&mut node) {
                 if let Some(ids) = entry.get("children")?.get(kind) {
-                    for number in numbers(ids.as_str()?)? {
-                        let word = number / 64;
-                        if bits.len() <= word {
-                            bits.resize(word + 1, 0);
-                        }
-                        *bits.get_mut(word)? |= 1 << (number % 64);
-                    }
+                    *of_kind = bits(ids.as_str()?)?;
                 }
             }
             entries.push((ranks, node));
@@ -48,6 +42,17 @@ impl Resources {
             .iter()
             .flat_map(|(ranks, node)| ranks.iter().map(move |rank| (*rank, node)))
     }
+}
+
+/// Returns an idset as bits.
+fn bits(idset: &str) -> Option<Vec<u64>> {
+    let numbers = numbers(idset)?;
+    let words = numbers.iter().max().map_or(0, |largest| largest / 64 + 1);
+    let mut bits = vec![0; words];
+    for number in numbers {
+        *bits.get_mut(number / 64)? |= 1 << (number % 64);
+    }
+    Some(bits)
 }
 
 /// Returns the numbers of an idset such as `0-3,7` (RFC 22).

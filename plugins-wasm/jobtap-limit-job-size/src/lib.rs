@@ -97,7 +97,8 @@ impl LimitJobSize {
         let place = queue
             .map(|queue| format!(" for queue {queue}"))
             .unwrap_or_default();
-        let checks: [(&str, Sizes, fn(i64, i64) -> bool); 2] = [
+        type IsBeyond = fn(i64, i64) -> bool;
+        let checks: [(&str, Sizes, IsBeyond); 2] = [
             ("exceeds", limits.max, |count, limit| count > limit),
             ("is under", limits.min, |count, limit| count < limit),
         ];

@@ -124,7 +124,7 @@ impl Settings {
             if let Some(policy) = table.get("policy") {
                 rules.kind = kind(policy.as_str().unwrap_or(""), &format!("{key}.policy"))?;
             }
-            for unknown in table.keys().filter(|key| {
+            if let Some(unknown) = table.keys().find(|key| {
                 !matches!(
                     key.as_str(),
                     "policy" | "match-policy" | "queue-depth" | "reservation-depth"

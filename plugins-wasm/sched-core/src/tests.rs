@@ -137,8 +137,7 @@ fn who_has_a_plan() {
         let jobs: Vec<_> = (2..12).map(|id| (id, 16, 4, 10.0, 0)).collect();
         submit(&mut policy, &pool, &jobs);
         while policy.schedule(&pool, BOTH) {}
-        let planned = pool.plans.borrow().len();
-        planned
+        pool.plans.borrow().len()
     };
     assert_eq!(plans(Kind::Fcfs, json!({})), 0);
     assert_eq!(plans(Kind::Easy, json!({})), 1);

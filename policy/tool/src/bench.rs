@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
 use flux_formats::idset::IdSet;
 use flux_policy::pool::Request;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::dirs;
 use crate::output::print;
 use crate::plugins;
+use crate::tap;
 
 /// Jobs that end and come in one batch.
 const BATCH: u64 = 64;
@@ -43,7 +44,7 @@ pub(crate) fn command() -> Clap {
         .arg(number(
             "calls",
             "5000",
-            "Calls of a validator or frobnicator, batches of a scheduler",
+            "Calls of a validator or frobnicator, jobs of a jobtap plugin, batches of a scheduler",
         ))
         .arg(number("nodes", "1000", "Nodes, for a scheduler"))
         .arg(number("cores", "48", "Cores of each node"))
@@ -86,16 +87,10 @@ pub(crate) fn main(args: &ArgMatches) -> Result<()> {
             };
             scheduler(dir, name, size)?
         }
+        World::Jobtap => figures(tap::bench::run(&dir, name, &jobspec(args)?, number("calls"))?),
         world @ (World::Validator | World::Frobnicator) => {
-            let jobspec = match args.get_one::<PathBuf>("jobspec") {
-                Some(path) => std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read {}", path.display()))?,
-                None => sample(),
-            };
-            ingest(dir, name, world, &jobspec, number("calls"))?
+            ingest(dir, name, world, &jobspec(args)?, number("calls"))?
         }
-        #[allow(unreachable_patterns, clippy::allow_attributes, reason = "worlds are added")]
-        world => bail!("there is no benchmark for the world {world}"),
     };
     if args.get_flag("json") {
         print(&Value::Object(figures).to_string());
@@ -108,6 +103,14 @@ pub(crate) fn main(args: &ArgMatches) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the jobspec to submit.
+fn jobspec(args: &ArgMatches) -> Result<String> {
+    let Some(path) = args.get_one::<PathBuf>("jobspec") else {
+        return Ok(sample());
+    };
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 type Figures = serde_json::Map<String, Value>;
@@ -317,7 +320,8 @@ fn ingest(dir: PathBuf, name: &str, world: World, jobspec: &str, calls: u32) -> 
     })))
 }
 
-fn quantile(times: &mut [f64], part: usize) -> f64 {
+/// Returns the time that so many of a hundred do not exceed.
+pub(crate) fn quantile(times: &mut [f64], part: usize) -> f64 {
     times.sort_by(f64::total_cmp);
     times
         .get(times.len().saturating_sub(1) * part / 100)

@@ -14,7 +14,7 @@ use wit_component::ComponentEncoder;
 
 use crate::output::{note, print};
 use crate::plugins::{check, contents, hex};
-use crate::{dirs, new};
+use crate::{dirs, lang, new};
 
 /// The target that imports nothing by itself.
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -57,7 +57,10 @@ pub(crate) fn main(args: &ArgMatches) -> Result<()> {
             .join("policies");
         (name, "0.0.0".to_owned(), bytes, out.unwrap_or(beside))
     } else {
-        let (name, version, component) = rust(project)?;
+        let (name, version, component) = match lang::build(project)? {
+            Some(built) => built,
+            None => rust(project)?,
+        };
         (
             name,
             version,

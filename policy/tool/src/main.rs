@@ -6,15 +6,39 @@
 mod bench;
 mod build;
 mod dirs;
+mod ingest;
+mod lang;
 mod new;
 mod output;
 mod plugins;
+mod replay;
 mod simulate;
+mod tap;
 mod test;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Command;
+use flux_policy::World;
+
+const VALIDATOR: &str = "job-validator";
+const FROBNICATOR: &str = "job-frobnicator";
+
+/// Returns the words of the command line; `flux job-validator` comes as a program of that name.
+fn words() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let called = words.first().map(Path::new).and_then(Path::file_name);
+    let called = called.and_then(|name| name.to_str()?.strip_prefix("flux-"));
+    if let Some(name) = [VALIDATOR, FROBNICATOR]
+        .into_iter()
+        .find(|name| called == Some(name))
+    {
+        words.insert(1, name.into());
+    }
+    words
+}
 
 fn main() -> ExitCode {
     let command = Command::new("flux policy")
@@ -23,21 +47,25 @@ fn main() -> ExitCode {
         .arg_required_else_help(true)
         .subcommand(new::command())
         .subcommand(build::command())
-        .subcommand(test::test_command())
-        .subcommand(test::replay_command())
+        .subcommand(test::command())
+        .subcommand(replay::command())
         .subcommand(plugins::list_command())
         .subcommand(plugins::inspect_command())
         .subcommand(bench::command())
-        .subcommand(simulate::command());
-    let result = match command.get_matches().subcommand() {
+        .subcommand(simulate::command())
+        .subcommand(ingest::command(VALIDATOR))
+        .subcommand(ingest::command(FROBNICATOR));
+    let result = match command.get_matches_from(words()).subcommand() {
         Some(("new", args)) => new::main(args),
         Some(("build", args)) => build::main(args),
-        Some(("test", args)) => test::test(args),
-        Some(("replay", args)) => test::replay(args),
+        Some(("test", args)) => test::main(args),
+        Some(("replay", args)) => replay::main(args),
         Some(("list", args)) => plugins::list(args),
         Some(("inspect", args)) => plugins::inspect(args),
         Some(("bench", args)) => bench::main(args),
         Some(("simulate", args)) => simulate::main(args),
+        Some((VALIDATOR, args)) => ingest::main(World::Validator, args),
+        Some((FROBNICATOR, args)) => ingest::main(World::Frobnicator, args),
         _ => Ok(()),
     };
     match result {

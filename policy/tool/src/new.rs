@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgMatches, Command};
 
+use crate::lang;
 use crate::output::print;
 
 mod packed {
@@ -31,6 +32,11 @@ const TEMPLATES: &[(&str, &str, &str)] = &[
         include_str!("../templates/rust/scheduler.rs"),
         include_str!("../templates/rust/scheduler.json"),
     ),
+    (
+        "jobtap",
+        include_str!("../templates/rust/jobtap.rs"),
+        include_str!("../templates/rust/jobtap.json"),
+    ),
 ];
 
 /// Returns the definition of the command.
@@ -49,7 +55,7 @@ pub(crate) fn command() -> Command {
                 .long("lang")
                 .value_name("LANGUAGE")
                 .default_value("rust")
-                .help("Language; rust is the one that there are templates for"),
+                .help("Language: rust, c, python or js"),
         )
         .arg(
             Arg::new("world")
@@ -68,13 +74,6 @@ pub(crate) fn command() -> Command {
 pub(crate) fn main(args: &ArgMatches) -> Result<()> {
     let text = |name: &str| args.get_one::<String>(name).map_or("", String::as_str);
     let (name, world) = (text("name"), text("world"));
-    match text("lang") {
-        "rust" => {}
-        lang @ ("c" | "python" | "js") => bail!(
-            "there is no template for {lang} yet; the interface is in wit/, and 'flux policy build FILE.wasm' takes a component made by any tool"
-        ),
-        other => bail!("unknown language '{other}'; there is a template for rust"),
-    }
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     ensure!(
         name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(letters),
@@ -82,6 +81,11 @@ pub(crate) fn main(args: &ArgMatches) -> Result<()> {
     );
     let dir = PathBuf::from(name);
     ensure!(!dir.exists(), "{name} exists already");
+    if text("lang") != "rust" {
+        let (source, lang) = lang::new(name, text("lang"), world, put)?;
+        tell(name, world, lang, &source.display().to_string());
+        return Ok(());
+    }
     let (_, source, test) = TEMPLATES
         .iter()
         .find(|(known, _, _)| *known == world)
@@ -93,11 +97,16 @@ pub(crate) fn main(args: &ArgMatches) -> Result<()> {
     for (path, content) in packed::FILES {
         put(&dir.join(path), content)?;
     }
-    print(&format!("{name}: a {world} in Rust. Next:"));
-    print(&format!("  $EDITOR {name}/src/lib.rs"));
+    tell(name, world, "Rust", &format!("{name}/src/lib.rs"));
+    Ok(())
+}
+
+/// Says what comes next.
+fn tell(name: &str, world: &str, lang: &str, source: &str) {
+    print(&format!("{name}: a {world} in {lang}. Next:"));
+    print(&format!("  $EDITOR {source}"));
     print(&format!("  flux policy build {name}"));
     print(&format!("  flux policy test {name}"));
-    Ok(())
 }
 
 fn put(path: &Path, content: &str) -> Result<()> {

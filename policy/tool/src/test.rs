@@ -1,8 +1,7 @@
-//! `flux policy test` and `replay`: does a built policy answer as its author expects?
+//! `flux policy test`: does a built policy answer as its author expects?
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -16,10 +15,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::output::print;
-use crate::{dirs, plugins};
+use crate::{plugins, tap};
 
 /// Returns the definition of `test`.
-pub(crate) fn test_command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("test")
         .about("Run a policy's script of events and check its answers")
         .arg(
@@ -36,25 +35,6 @@ pub(crate) fn test_command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Another script"),
         )
-}
-
-/// Returns the definition of `replay`.
-pub(crate) fn replay_command() -> Command {
-    Command::new("replay")
-        .about("Give a real job's jobspec to a validator or frobnicator")
-        .arg(
-            Arg::new("name")
-                .value_name("NAME")
-                .required(true)
-                .help("Policy, for example validator-jobspec"),
-        )
-        .arg(
-            Arg::new("job")
-                .value_name("JOB")
-                .required(true)
-                .help("Job id of the running instance, or a file with a jobspec"),
-        )
-        .arg(dirs::argument())
 }
 
 #[derive(Deserialize)]
@@ -140,7 +120,7 @@ fn one() -> u32 {
 ///
 /// # Errors
 /// The first answer that is not as expected, all others counted.
-pub(crate) fn test(args: &ArgMatches) -> Result<()> {
+pub(crate) fn main(args: &ArgMatches) -> Result<()> {
     let project = args.get_one::<PathBuf>("project").context("a project")?;
     let dir = project.join("policies");
     let path = args
@@ -148,17 +128,15 @@ pub(crate) fn test(args: &ArgMatches) -> Result<()> {
         .cloned()
         .unwrap_or_else(|| project.join("test.json"));
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let script: Script = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let manifest = only(&dir)?;
     let results = match manifest.world {
-        World::Scheduler => scheduler(&dir, &manifest, script)?,
-        World::Validator | World::Frobnicator => script
+        World::Scheduler => scheduler(&dir, &manifest, read(&path, &text)?)?,
+        World::Validator | World::Frobnicator => read::<Script>(&path, &text)?
             .cases
             .iter()
             .map(|case| run_case(&dir, &manifest, case))
             .collect::<Result<_>>()?,
-        #[allow(unreachable_patterns, clippy::allow_attributes, reason = "worlds are added")]
-        world => bail!("scripts for the world {world} are not supported yet"),
+        World::Jobtap => tap::script::run(&dir, &manifest, read(&path, &text)?)?,
     };
     let failed: Vec<&String> = results
         .iter()
@@ -181,6 +159,10 @@ pub(crate) fn test(args: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
+fn read<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| path.display().to_string())
+}
+
 /// Returns the manifest of the one policy in a project.
 fn only(dir: &Path) -> Result<Manifest> {
     let entries =
@@ -195,9 +177,10 @@ fn only(dir: &Path) -> Result<Manifest> {
     }
 }
 
-type Outcome = std::result::Result<(), String>;
+/// What came of a case: nothing to say, or what is wrong.
+pub(crate) type Outcome = std::result::Result<(), String>;
 
-fn object(value: &Value) -> String {
+pub(crate) fn object(value: &Value) -> String {
     if value.is_null() {
         "{}".to_owned()
     } else {
@@ -272,10 +255,14 @@ fn run_case(dir: &Path, manifest: &Manifest, case: &Case) -> Result<Outcome> {
     })
 }
 
-type Submitted = (std::result::Result<Accepted, Refusal>, Vec<String>);
+/// What a policy says to a submission, and its log.
+pub(crate) type Submitted = (std::result::Result<Accepted, Refusal>, Vec<String>);
 
 /// Submits one job to one policy.
-fn submit(
+///
+/// # Errors
+/// When the policy cannot be loaded or does not answer.
+pub(crate) fn submit(
     dir: &Path,
     spec: PluginSpec,
     config: String,
@@ -409,45 +396,4 @@ fn short(answer: &SchedAnswer) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Gives a job to a policy and says what it answers.
-///
-/// # Errors
-/// When the job or the policy cannot be read, or it refuses.
-pub(crate) fn replay(args: &ArgMatches) -> Result<()> {
-    let text = |name: &str| args.get_one::<String>(name).map_or("", String::as_str);
-    let (name, job) = (text("name"), text("job"));
-    let dir = dirs::policies(args.get_one::<PathBuf>("dir"));
-    let manifest = plugins::manifest(&dir, name)?;
-    let jobspec = if Path::new(job).is_file() {
-        fs::read_to_string(job)?
-    } else {
-        let output = Process::new("flux")
-            .args(["job", "info", job, "jobspec"])
-            .output()
-            .context("cannot run flux")?;
-        ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        String::from_utf8(output.stdout)?
-    };
-    let jobspec: Value = serde_json::from_str(&jobspec).with_context(|| format!("the jobspec of {job}"))?;
-    let (answer, logs) = submit(
-        &dir,
-        spec(&manifest, &Value::Null),
-        "{}".to_owned(),
-        (&jobspec, 16, 0),
-    )?;
-    for log in logs {
-        print(&format!("log: {log}"));
-    }
-    match answer {
-        Ok(accepted) if accepted.changed => print(&accepted.jobspec),
-        Ok(_) => print("accepted"),
-        Err(refusal) => bail!("refused with error number {}: {}", refusal.errnum, refusal.text),
-    }
-    Ok(())
 }

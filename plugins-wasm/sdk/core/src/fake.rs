@@ -349,8 +349,7 @@ impl Pool for FakePool {
         *self.asked.borrow_mut() += 1;
         let need = *self.needs.borrow().get(&id).ok_or(AllocFailure::NotPending)?;
         let end = self.end(id, *self.now.borrow());
-        let hinders =
-            |plan: &&FakePlan| plan.0 != id && plan.1.is_none_or(|start| start < end);
+        let hinders = |plan: &&FakePlan| plan.0 != id && plan.1.is_none_or(|start| start < end);
         let kept: u64 = self
             .plans
             .borrow()
