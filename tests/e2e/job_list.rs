@@ -156,6 +156,8 @@ fn jobs_cost_little_memory() {
         .env("SOME_PATHS", &"/usr/lib/something:".repeat(80))
         .boot();
     let rss = || flux_tests::rss_kib(flux.pid(0));
+    // plugins take their memory with the first job
+    run_mocks(&flux, 10);
     flux.run(&["queue", "stop", "--quiet"]).ok();
     let (before, waiting) = (rss(), 1500);
     let cc = format!("--cc=1-{waiting}");
