@@ -22,9 +22,9 @@ pub enum Capability {
     Chromium,
     /// Zig, which compiles policies in C.
     Zig,
-    /// componentize-py, which builds policies in Python.
+    /// componentize-py, which builds policies in Python, and an optimised compiler in FLUX_POLICY_COMPILE: the one of a debug build takes minutes.
     ComponentizePy,
-    /// componentize-js, which builds policies in JavaScript.
+    /// componentize-js, which builds policies in JavaScript, and such a compiler.
     ComponentizeJs,
 }
 
@@ -59,9 +59,12 @@ impl Capability {
             ),
             Capability::Chromium => succeeds("chromium", &["--version"]),
             Capability::Zig => succeeds(&langs("venv/bin/python3"), &["-c", "import ziglang"]),
-            Capability::ComponentizePy => succeeds(&langs("venv/bin/componentize-py"), &["--version"]),
+            Capability::ComponentizePy => {
+                has_fast_compiler() && succeeds(&langs("venv/bin/componentize-py"), &["--version"])
+            }
             Capability::ComponentizeJs => {
-                std::path::Path::new(&langs("node_modules/@bytecodealliance/componentize-js")).is_dir()
+                has_fast_compiler()
+                    && std::path::Path::new(&langs("node_modules/@bytecodealliance/componentize-js")).is_dir()
                     && succeeds("node", &["--version"])
             }
             Capability::Mpicc => succeeds("mpicc", &["-v"]),
@@ -78,6 +81,10 @@ pub fn langs(name: &str) -> String {
         .join(name)
         .display()
         .to_string()
+}
+
+fn has_fast_compiler() -> bool {
+    std::env::var_os("FLUX_POLICY_COMPILE").is_some()
 }
 
 fn succeeds(program: &str, args: &[&str]) -> bool {
