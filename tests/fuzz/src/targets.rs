@@ -56,7 +56,7 @@ pub const TARGETS: &[Target] = &[
     target("constraint", constraint, 320),
     target("query", constraint_query, 400),
     target("ioencode", io, 48),
-    target("taskmap", taskmap, 96),
+    target("taskmap", taskmap, 160), // `[4],` is a list of its own
     target("pmi", pmi_lines, 24),
     target("text", text, 24),
     target("msg", message, 48),
