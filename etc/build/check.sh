@@ -13,9 +13,9 @@ step "building the programs"
 cargo build --quiet --bins --workspace
 cargo build --quiet --manifest-path imp/Cargo.toml --target-dir "$target/imp" --bin flux-imp
 step "the released interface of policies"
-cargo run --quiet -p xtask -- wit
+xtask wit
 step "building the policies (WebAssembly)"
-cargo run --quiet -p xtask -- wasm
+xtask wasm
 step "the policies' own tests, natively"
 cargo fmt --manifest-path plugins-wasm/Cargo.toml --all --check
 cargo clippy --quiet --manifest-path plugins-wasm/Cargo.toml --target-dir "$target/wasm/native" --workspace --all-targets -- -D warnings
@@ -23,7 +23,7 @@ cargo test --quiet --manifest-path plugins-wasm/Cargo.toml --target-dir "$target
 step "tool chains of policies in other languages (FLUX_POLICY_LANGS: c or all)"
 sh etc/build/policy-langs.sh "$target/wasm/langs" "${FLUX_POLICY_LANGS:-c}"
 step "the privileged part: figures, budgets, tables"
-cargo run --quiet -p xtask -- audit
+xtask audit
 # as it is installed; the tests of its attacks run against this one
 cargo build --quiet --release --manifest-path imp/Cargo.toml --target-dir "$target/imp" --bin flux-imp
 FLUX_IMP_RELEASE=$target/imp/release/flux-imp

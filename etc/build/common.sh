@@ -39,5 +39,8 @@ need_rust() {
 # what building needs, on a bare Debian 12
 build_packages="gcc libc6-dev make pkg-config libhwloc-dev libudev-dev"
 
+# xtask WORD...: as the build of the workspace has made it; a build of its own (`cargo run -p xtask`) would be one with other features
+xtask() { "$target/debug/xtask" "$@"; }
+
 # what makes the bytes of flux-imp the same in every directory and for every user
 reproducible_flags() { printf '%s' "--remap-path-prefix=$PWD=/flux --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"; }

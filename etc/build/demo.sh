@@ -4,9 +4,9 @@
 need_rust
 need_packages $build_packages mpich libmpich-dev
 step "building the programs"
-cargo build --quiet --bins --workspace --exclude xtask
+cargo build --quiet --bins --workspace
 step "building the policies (WebAssembly)"
-cargo run --quiet -p xtask -- wasm
+xtask wasm
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 step "compiling an MPI program"

@@ -15,7 +15,8 @@ esac
 with_paths cargo rustc --quiet --release -p flux-broker --bin flux-broker -- $small_relocations
 # A shell starts on each node of each job. It uses libc alone; without a dynamic linker it starts in half the time.
 with_paths cargo rustc --quiet --release -p flux-shell --bin flux-shell -- -C target-feature=+crt-static
-cargo run --quiet -p xtask -- wasm
+# with the compiler that is installed
+cargo run --quiet -p xtask -- wasm --release-compiler
 imp_build() { RUSTFLAGS=$(reproducible_flags) with_paths cargo build --quiet --locked --manifest-path imp/Cargo.toml --target-dir "$target/imp" "$@"; }
 imp_build --release --bin flux-imp
 imp_build --profile pam --package pam_flux
@@ -29,7 +30,7 @@ install -d "$dest/bin" "$dest/libexec/flux/cmd" "$dest/lib/flux/policies" "$unit
 install -m 755 "$target"/release/flux "$dest/bin/flux"
 install -m 755 "$target"/release/flux-broker "$target"/release/flux-shell "$target"/release/flux-hwloc-xml "$target"/release/flux-policy "$dest/libexec/flux/"
 # `flux policy build` compiles with it
-[ ! -f "$target/wasm/compile/debug/flux-policy-compile" ] || install -m 755 "$target/wasm/compile/debug/flux-policy-compile" "$dest/libexec/flux/"
+install -m 755 "${FLUX_POLICY_COMPILE:-$target/wasm/compile/release/flux-policy-compile}" "$dest/libexec/flux/flux-policy-compile"
 install -m 644 "$target"/policies/* "$dest/lib/flux/policies/"
 install -d "$dest/lib/security"
 install -m 644 "$target"/imp/pam/libpam_flux.so "$dest/lib/security/pam_flux.so"

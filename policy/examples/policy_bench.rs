@@ -8,8 +8,8 @@ use std::time::Instant;
 use flux_formats::idset::IdSet;
 use flux_policy::pool::{Request, ResourcePool};
 use flux_policy::{
-    Answer, Command, HostConfig, IngestJob, PluginSpec, PolicyHost, SchedAnswer, SchedCommand, Submit,
-    TapCall, TapCommand, TapJob, World,
+    Answer, Command, HostConfig, IngestJob, PluginSpec, PolicyHost, STANDARD_TAP, SchedAnswer, SchedCommand,
+    Submit, TapCall, TapCommand, TapJob, World, own_grants,
 };
 use serde_json::{Value, json};
 
@@ -117,16 +117,6 @@ fn load(dir: &std::path::Path) {
 
 /// The standard jobtap stack, per submitted job.
 fn jobtap(dir: &std::path::Path, inline: bool, size: u64) {
-    const STANDARD: [&str; 8] = [
-        "priority-default",
-        "limit-job-size",
-        "limit-duration",
-        "dependency-after",
-        "dependency-singleton",
-        "begin-time",
-        "validate-duration",
-        "update-duration",
-    ];
     let config = HostConfig {
         dir: dir.to_owned(),
         ..HostConfig::default()
@@ -157,16 +147,18 @@ fn jobtap(dir: &std::path::Path, inline: bool, size: u64) {
             }
         }
     };
-    let load = STANDARD.map(|name| {
+    let load = STANDARD_TAP.map(|name| {
+        let mut spec = PluginSpec::new(format!("jobtap-{name}"), World::Jobtap);
+        spec.grants = own_grants(&spec.name).to_vec();
         Command::Tap(TapCommand::Load {
             token: 0,
-            spec: Box::new(PluginSpec::new(format!("jobtap-{name}"), World::Jobtap)),
+            spec: Box::new(spec),
             name: Arc::from(name),
             values: std::collections::BTreeMap::new(),
         })
     });
     host.send(1.0, load.into()).expect("send");
-    wait(&mut host, STANDARD.len());
+    wait(&mut host, STANDARD_TAP.len());
     let jobspec = jobspec();
     let admit = |token: u64| {
         Command::Tap(TapCommand::Call {

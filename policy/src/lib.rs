@@ -26,5 +26,5 @@ pub use plugin::{Grant, Limits, OnFailure, PluginSpec, WIT_VERSIONS, World};
 pub use sched::{SchedAnswer, SchedCommand, SchedEngine, Submit};
 pub use tap::{
     Action, Admitted, Dependency, Effect, EndedBy, PluginInfo, PluginState, PluginStats, Posted, Priority,
-    TapAnswer, TapCall, TapCommand, TapJob, Topic, TopicError, Verdict,
+    STANDARD_TAP, TapAnswer, TapCall, TapCommand, TapJob, Topic, TopicError, Verdict, own_grants,
 };

@@ -16,7 +16,7 @@ use flux_policy::{Answer, Command, Limits, OnFailure, PluginSpec, PolicyError, P
 
 fn spec() -> PluginSpec {
     let limits = Limits {
-        deadline: Duration::from_millis(50),
+        deadline: Duration::from_millis(250),
         ..Limits::default()
     };
     PluginSpec {
@@ -29,7 +29,7 @@ fn spec() -> PluginSpec {
 fn each_failure_ends_one_call_and_names_the_plugin() {
     let mut host = PolicyHost::inline(hostile_config(spec())).unwrap();
     for (command, reason) in [
-        ("loop", "exceeded its deadline of 50 ms"),
+        ("loop", "exceeded its deadline of 250 ms"),
         ("bomb", "memory"),
         ("trap", "panic or abort"),
         // the stack in its memory ends before the one of the engine

@@ -216,6 +216,24 @@ fn a_trap_at_each_callback() {
     flux.stop();
 }
 
+/// A plugin that runs a program for each job, and traps when it is told of the end.
+#[test]
+fn a_trap_at_the_end_of_a_program() {
+    let exited = HOSTILE.replace("jobtap-hostile", "jobtap-exited");
+    let config = "[policies.jobtap-exited]\non-failure = \"open\"\ngrants = [\"exec\"]\n";
+    let flux = Instance::builder(1).config(config).boot();
+    flux.run(&["jobtap", "load", &exited]).ok();
+    flux.run(&["run", "true"]).ok();
+    flux.wait_until(&["dmesg"], std::time::Duration::from_secs(20), |log| {
+        let told =
+            |line: &&str| line.contains("jobtap-exited") && line.contains("failed in exited: panic or abort");
+        log.ok().lines().iter().any(told)
+    });
+    flux.run(&["run", "true"]).ok();
+    nothing_waits(&flux);
+    flux.stop();
+}
+
 /// The plugin has itself called from within a call, and talks with itself about a job without end.
 #[test]
 fn reentrance_through_a_service_ends() {

@@ -323,19 +323,9 @@ pub(crate) static COMMANDS: &[Entry] = &[
     tagged("watch", "Monitor one or more Flux jobs", watch::args, watch::run),
     tagged("cancel", "Cancel one or more jobs", cancel::args, cancel::run),
     tagged("jobs", "List jobs submitted to Flux", jobs::args, jobs::run),
-    tagged(
-        "bulksubmit",
-        "Submit jobs in bulk to a Flux instance",
-        bulksubmit::args,
-        bulksubmit::run,
-    ),
-    tagged("batch", "Submit a batch script to Flux", batch::args, batch::run),
-    tagged(
-        "alloc",
-        "Allocate a new Flux instance for interactive use",
-        alloc::args,
-        alloc::run,
-    ),
+    BULKSUBMIT,
+    BATCH,
+    ALLOC,
     program(
         "broker",
         "Start a broker of a Flux instance",
@@ -362,13 +352,8 @@ pub(crate) static COMMANDS: &[Entry] = &[
         relay::run,
     ),
     tagged("uri", "Resolve a Flux URI", uri::args, uri::run),
-    tagged("run", "Run a Flux job interactively", run::args, run::run),
-    tagged(
-        "submit",
-        "Submit a job to a Flux instance",
-        submit::args,
-        submit::run,
-    ),
+    RUN,
+    SUBMIT,
     plain(
         "dmesg",
         "Print or control log ring buffer",
@@ -486,26 +471,27 @@ pub(crate) static COMMANDS: &[Entry] = &[
     missing("top", "Display running Flux jobs"),
 ];
 
+// The submission commands have an old name each.
+const RUN: Entry = tagged("run", "Run a Flux job interactively", run::args, run::run);
+const SUBMIT: Entry = tagged(
+    "submit",
+    "Submit a job to a Flux instance",
+    submit::args,
+    submit::run,
+);
+const BULKSUBMIT: Entry = tagged(
+    "bulksubmit",
+    "Submit jobs in bulk to a Flux instance",
+    bulksubmit::args,
+    bulksubmit::run,
+);
+const BATCH: Entry = tagged("batch", "Submit a batch script to Flux", batch::args, batch::run);
+const ALLOC: Entry = tagged(
+    "alloc",
+    "Allocate a new Flux instance for interactive use",
+    alloc::args,
+    alloc::run,
+);
+
 /// `flux mini`: scripts of older versions still call the submission commands by these names.
-static MINI: &[Entry] = &[
-    tagged("run", "Run a Flux job interactively", run::args, run::run),
-    tagged(
-        "submit",
-        "Submit a job to a Flux instance",
-        submit::args,
-        submit::run,
-    ),
-    tagged(
-        "bulksubmit",
-        "Submit jobs in bulk to a Flux instance",
-        bulksubmit::args,
-        bulksubmit::run,
-    ),
-    tagged("batch", "Submit a batch script to Flux", batch::args, batch::run),
-    tagged(
-        "alloc",
-        "Allocate a new Flux instance for interactive use",
-        alloc::args,
-        alloc::run,
-    ),
-];
+static MINI: &[Entry] = &[RUN, SUBMIT, BULKSUBMIT, BATCH, ALLOC];

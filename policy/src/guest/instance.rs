@@ -187,8 +187,8 @@ impl Guest {
         self.live = None;
     }
 
-    /// Frees code and instance of a plugin that was only configured so far; the next call brings both back. A plugin that
-    /// no job needs takes no memory: the code of one is half a megabyte.
+    /// Frees code and instance of a plugin that was only configured so far; the next call brings both back. Before there is
+    /// a job, plugins take no memory: code and instance of one are half a megabyte.
     pub(crate) fn rest(&mut self) {
         if self.live.as_ref().is_none_or(|live| !live.used) {
             self.live = None;
@@ -201,9 +201,14 @@ impl Guest {
         self.mapped.is_none()
     }
 
-    /// Returns true when the instance is there; false after a trap, until the next call makes a new one.
+    /// Returns true when the instance is there.
     pub(crate) fn is_live(&self) -> bool {
         self.live.is_some()
+    }
+
+    /// Returns true after a trap, until the next call makes a new instance: what the former knew must be told again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.live.is_none() && !self.is_resting()
     }
 
     /// Moves what the plugin has said to `out`.

@@ -51,6 +51,7 @@ impl Room {
         let mut logs = Vec::new();
         let mut load = |spec: PluginSpec| {
             let (mut guest, manifest) = Guest::load(&config.dir, spec, configuration.clone())?;
+            guest.rest();
             guest.take_logs(&mut logs);
             logs.push(loaded(&guest, &manifest));
             Ok::<Guest, PolicyError>(guest)
@@ -164,6 +165,7 @@ impl Room {
         for guest in self.frobnicators.iter_mut().chain(&mut self.validators) {
             if result.is_ok() {
                 result = guest.configure(configuration.clone(), now);
+                guest.rest();
             }
             guest.take_logs(&mut self.logs);
         }

@@ -123,10 +123,11 @@ impl SchedEngine {
         let Some(guest) = self.guest.as_mut() else {
             return Ok(());
         };
-        if !guest.is_live() {
+        if guest.is_lost() {
             self.news = vec![replay(&mut self.trusted)];
         }
         let result = guest.configure(configuration, now);
+        guest.rest();
         guest.take_logs(&mut self.logs);
         if matches!(result, Err(PolicyError::Trapped { .. })) {
             self.on_trap();
@@ -323,6 +324,12 @@ impl SchedEngine {
             self.news.clear();
             return self.step_native();
         }
+        if self.trusted.pending.is_empty() && self.guest.as_ref().is_some_and(Guest::is_resting) {
+            // nothing to decide: the policy is woken by the first job
+            self.news.clear();
+            self.changes = changes;
+            return false;
+        }
         self.trusted.begin();
         match self.ask(changes) {
             Ok(again) => again && self.progress(),
@@ -361,7 +368,7 @@ impl SchedEngine {
         let (Some(guest), now) = (self.guest.as_mut(), self.trusted.now) else {
             return Ok(false);
         };
-        if !guest.is_live() {
+        if guest.is_lost() {
             self.news = vec![replay(&mut self.trusted)];
         }
         let trusted = &mut self.trusted;

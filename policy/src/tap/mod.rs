@@ -9,6 +9,7 @@ mod message;
 mod plugin;
 mod single;
 mod stack;
+mod standard;
 mod stats;
 mod topic;
 
@@ -19,5 +20,6 @@ pub use message::{
     Verdict,
 };
 pub(crate) use stack::Stack;
+pub use standard::{STANDARD_TAP, own_grants};
 pub use stats::PluginStats;
 pub use topic::{Topic, TopicError};

@@ -76,7 +76,7 @@ impl Plugin {
             lost: false,
         };
         plugin.topics = plugin.ask_topics(now)?;
-        plugin.rest();
+        plugin.guest.rest();
         Ok(plugin)
     }
 
@@ -120,19 +120,8 @@ impl Plugin {
         let topics = self.ask_topics(now)?;
         let changed = topics != self.topics;
         self.topics = topics;
-        self.rest();
+        self.guest.rest();
         Ok(changed)
-    }
-
-    /// Frees what the plugin takes until it is needed, unless every job needs it.
-    fn rest(&mut self) {
-        let every_job = |topic: &Topic| {
-            let some = ["job.dependency.", "job.update.", "plugin.query", "service."];
-            topic.only.is_none() && !some.iter().any(|callback| topic.name.starts_with(callback))
-        };
-        if !self.topics.iter().any(every_job) {
-            self.guest.rest();
-        }
     }
 
     /// Returns true when the plugin wants this callback for a job with this jobspec.

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::instance::{Instance, output};
-use super::{Bench, Figure, Unit, median};
+use super::{Bench, Figure, Unit, median, policies};
 
 /// Requests whose times make one figure.
 const REQUESTS: usize = 2000;
@@ -19,7 +19,8 @@ const HOSTILE: &str = "jobtap-hostile";
 
 /// Loading, calling, and being bothered.
 pub(super) fn all(bench: &Bench) -> Result<Vec<Figure>> {
-    let mut figures = loading(bench)?;
+    let mut figures = vec![policies::empty_callback(bench)?];
+    figures.extend(loading(bench)?);
     figures.extend(bothered(bench)?);
     Ok(figures)
 }
@@ -74,11 +75,14 @@ fn raw_component(bench: &Bench) -> Result<PathBuf> {
     Ok(copy)
 }
 
+/// Returns where the components are that only tests use.
+pub(super) fn test_plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies-test")
+}
+
 /// The 99th percentile of a request's time while a plugin misbehaves, of that while it does nothing.
 fn bothered(bench: &Bench) -> Result<Vec<Figure>> {
-    let plugin = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/policies-test")
-        .join(format!("{HOSTILE}.cwasm"));
+    let plugin = test_plugins().join(format!("{HOSTILE}.cwasm"));
     ensure!(
         plugin.is_file(),
         "{} is missing: run `cargo xtask wasm`",
@@ -99,6 +103,7 @@ fn bothered(bench: &Bench) -> Result<Vec<Figure>> {
         ("loop", "loops", 4),
         ("bomb", "eats memory", 4),
         ("flood", "floods the log", 200),
+        ("timers", "has 9000 timers that always expire", 1),
     ] {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {

@@ -17,10 +17,22 @@ const INPUTS: &[&str] = &[
     "xtask/Cargo.toml",
 ];
 
+/// What the compiler of components is made of.
+const COMPILER: &[&str] = &["policy/compile", "policy/src/engine.rs"];
+
 /// Returns a hash of all inputs' names and contents and of the compiler's version.
 pub(super) fn fingerprint(root: &Path) -> Result<String> {
+    hash(root, INPUTS)
+}
+
+/// Returns the same of the compiler of components.
+pub(super) fn compiler(root: &Path) -> Result<String> {
+    hash(root, COMPILER)
+}
+
+fn hash(root: &Path, inputs: &[&str]) -> Result<String> {
     let mut files = Vec::new();
-    for input in INPUTS {
+    for input in inputs {
         list(&root.join(input), &mut files)?;
     }
     files.sort();

@@ -9,10 +9,13 @@ mod inputs;
 mod output;
 
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::report;
 use output::{Built, Stamp};
@@ -38,7 +41,7 @@ struct Plugin {
     test: bool,
 }
 
-/// Runs `cargo xtask wasm [--out DIR] [--force]`.
+/// Runs `cargo xtask wasm [--out DIR] [--force] [--release-compiler]`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -49,13 +52,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         work: root.join("target/wasm"),
         root,
     };
-    let mut force = false;
+    let (mut force, mut release) = (false, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--out" => places.out = PathBuf::from(args.next().context("--out needs a directory")?),
             "--force" => force = true,
-            other => bail!("unknown argument '{other}'; usage: cargo xtask wasm [--out DIR] [--force]"),
+            "--release-compiler" => release = true,
+            other => bail!(
+                "unknown argument '{other}'; usage: cargo xtask wasm [--out DIR] [--force] [--release-compiler]"
+            ),
         }
     }
     if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
@@ -68,16 +74,18 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     lock.lock()?;
     let fingerprint = inputs::fingerprint(&places.root)?;
     let old = output::read_stamp(&places.out).filter(|_| !force);
+    // it is installed, too
+    let compiler = release.then(|| compiler(&places, release)).transpose()?;
     if old
         .as_ref()
         .is_some_and(|old| old.fingerprint == fingerprint && old.is_complete(&places.out))
     {
         return Ok(());
     }
-    build(&places, &fingerprint, old)
+    build(&places, &fingerprint, compiler, old)
 }
 
-fn build(places: &Places, fingerprint: &str, old: Option<Stamp>) -> Result<()> {
+fn build(places: &Places, fingerprint: &str, compiler: Option<Compiler>, old: Option<Stamp>) -> Result<()> {
     let flags = standard_library(places)?;
     report("wasm: building the policies");
     let guests = places.work.join("guests");
@@ -85,41 +93,35 @@ fn build(places: &Places, fingerprint: &str, old: Option<Stamp>) -> Result<()> {
     cargo.args(["build", "--quiet", "--release", "--locked", "--target", TARGET]);
     cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
     check("cargo build (plugins-wasm)", &mut cargo)?;
-    let compiler = compiler(places)?;
-    let mut built = Vec::new();
-    for plugin in plugins(places)? {
-        let core = guests
-            .join(TARGET)
-            .join("release")
-            .join(format!("{}.wasm", plugin.name.replace('-', "_")));
-        let core = fs::read(&core).with_context(|| format!("cannot read {}", core.display()))?;
-        let core_sha256 = output::sha256(&core);
-        let compiler_sha256 = &compiler.sha256;
-        let fresh = |old: &&Built| {
-            old.name == plugin.name
-                && old.core_sha256 == core_sha256
-                && old.compiler_sha256 == *compiler_sha256
-                && old.exists(&places.out)
-        };
-        if let Some(old) = old.as_ref().and_then(|old| old.built.iter().find(fresh)) {
-            built.push(old.clone());
-            continue;
+    let compiler = match compiler {
+        Some(compiler) => compiler,
+        None => self::compiler(places, false)?,
+    };
+    let plugins = plugins(places)?;
+    let built: Mutex<Vec<Option<Built>>> = Mutex::new(vec![None; plugins.len()]);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(plugin) = plugins.get(index) else {
+                return Ok(());
+            };
+            let done = build_plugin(places, plugin, &guests, &compiler, old.as_ref())?;
+            let mut built = built.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(place) = built.get_mut(index) {
+                *place = Some(done);
+            }
         }
-        let component = component::encode(&core, &plugin.world)
-            .with_context(|| format!("{} cannot be made a component", plugin.name))?;
-        report(&format!(
-            "wasm: {} ({} KB)",
-            plugin.name,
-            component.len().div_ceil(1000)
-        ));
-        output::write(places, &plugin, &component, &compiler)?;
-        built.push(Built {
-            name: plugin.name,
-            test: plugin.test,
-            core_sha256,
-            compiler_sha256: compiler_sha256.clone(),
-        });
-    }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
+    let built = built.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let built = built.into_iter().flatten().collect();
     output::write_stamp(
         &places.out,
         &Stamp {
@@ -127,6 +129,45 @@ fn build(places: &Places, fingerprint: &str, old: Option<Stamp>) -> Result<()> {
             built,
         },
     )
+}
+
+/// Makes the files of a plugin, unless those of the last build are what they would be.
+fn build_plugin(
+    places: &Places,
+    plugin: &Plugin,
+    guests: &Path,
+    compiler: &Compiler,
+    old: Option<&Stamp>,
+) -> Result<Built> {
+    let core = guests
+        .join(TARGET)
+        .join("release")
+        .join(format!("{}.wasm", plugin.name.replace('-', "_")));
+    let core = fs::read(&core).with_context(|| format!("cannot read {}", core.display()))?;
+    let core_sha256 = output::sha256(&core);
+    let fresh = |old: &&Built| {
+        old.name == plugin.name
+            && old.core_sha256 == core_sha256
+            && old.compiler_sha256 == compiler.sha256
+            && old.exists(&places.out)
+    };
+    if let Some(old) = old.and_then(|old| old.built.iter().find(fresh)) {
+        return Ok(old.clone());
+    }
+    let component = component::encode(&core, &plugin.world)
+        .with_context(|| format!("{} cannot be made a component", plugin.name))?;
+    report(&format!(
+        "wasm: {} ({} KB)",
+        plugin.name,
+        component.len().div_ceil(1000)
+    ));
+    output::write(places, plugin, &component, compiler)?;
+    Ok(Built {
+        name: plugin.name.clone(),
+        test: plugin.test,
+        core_sha256,
+        compiler_sha256: compiler.sha256.clone(),
+    })
 }
 
 /// Returns the flags under which guests find their standard library.
@@ -145,14 +186,14 @@ fn standard_library(places: &Places) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?.trim().to_owned())
 }
 
-/// The program that compiles components, and its hash: another compiler makes other code.
+/// The program that compiles components, and what it is made of: another compiler makes other code, however optimised it is itself.
 struct Compiler {
     program: PathBuf,
     sha256: String,
 }
 
 /// Builds the compiler, or takes the program that FLUX_POLICY_COMPILE names.
-fn compiler(places: &Places) -> Result<Compiler> {
+fn compiler(places: &Places, release: bool) -> Result<Compiler> {
     if let Some(program) = std::env::var_os("FLUX_POLICY_COMPILE").map(PathBuf::from) {
         let content = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
         return Ok(Compiler {
@@ -163,13 +204,16 @@ fn compiler(places: &Places) -> Result<Compiler> {
     report("wasm: building flux-policy-compile (minutes, the first time)");
     let target = places.work.join("compile");
     let mut cargo = cargo(&places.root.join("policy/compile"), &target);
-    check(
-        "cargo build (policy/compile)",
-        cargo.args(["build", "--quiet", "--locked"]),
-    )?;
-    let program = target.join("debug/flux-policy-compile");
-    let sha256 = output::sha256(&fs::read(&program)?);
-    Ok(Compiler { program, sha256 })
+    cargo.args(["build", "--quiet", "--locked"]);
+    if release {
+        cargo.arg("--release");
+    }
+    check("cargo build (policy/compile)", &mut cargo)?;
+    let kind = if release { "release" } else { "debug" };
+    Ok(Compiler {
+        program: target.join(kind).join("flux-policy-compile"),
+        sha256: inputs::compiler(&places.root)?,
+    })
 }
 
 /// Returns a cargo command for another workspace, free of what this cargo call has set.

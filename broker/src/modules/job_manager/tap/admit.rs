@@ -13,7 +13,7 @@ use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::{self, Message};
 use flux_formats::rpc::job_manager::SubmitResponse;
-use flux_policy::{Effect, TapCall, TapCommand, TapJob, Verdict};
+use flux_policy::{Effect, TapCall, TapJob, Verdict};
 use std::sync::Arc;
 
 /// A submission that plugins look at.
@@ -95,21 +95,13 @@ impl JobManager {
             ..TapJob::default()
         };
         let dependencies = self.tap_dependencies(&incoming.jobspec);
-        let token = self.tap.expect(Waiting::Admission(Box::new(Admission {
+        let waiting = Waiting::Admission(Box::new(Admission {
             incoming,
             stored,
             group,
             index,
-        })));
-        self.tap_command(
-            cx,
-            TapCommand::Call {
-                token,
-                job: Arc::new(job),
-                call: TapCall::Admit { dependencies },
-                only: None,
-            },
-        );
+        }));
+        self.tap_ask(cx, Arc::new(job), TapCall::Admit { dependencies }, None, waiting);
     }
 
     /// Answers a group without jobs.

@@ -176,7 +176,7 @@ impl JobManager {
                     name,
                     entry: Arc::from("{}"),
                 };
-                self.tap_one(cx, plugin.clone(), job, call, Waiting::Nothing);
+                self.tap_ask(cx, job, call, Some(plugin.clone()), Waiting::Nothing);
             }
             return;
         };
@@ -206,7 +206,7 @@ impl JobManager {
             found: found.is_some(),
         };
         let job = found.map_or_else(|| view::id_only(id), Arc::new);
-        self.tap_one(cx, plugin.clone(), job, call, Waiting::Nothing);
+        self.tap_ask(cx, job, call, Some(plugin.clone()), Waiting::Nothing);
     }
 
     /// Has a plugin's state stored with the events of the same call.
@@ -248,13 +248,8 @@ impl JobManager {
         let now = self.now();
         self.tap.timer_at = f64::INFINITY;
         for (plugin, key) in self.tap.timers.take_due(now) {
-            self.tap_one(
-                cx,
-                plugin,
-                view::nobody(),
-                TapCall::Expired { key },
-                Waiting::Nothing,
-            );
+            let call = TapCall::Expired { key };
+            self.tap_ask(cx, view::nobody(), call, Some(plugin), Waiting::Nothing);
         }
         self.arm_tap_timer(cx);
     }

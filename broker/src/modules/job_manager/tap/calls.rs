@@ -10,7 +10,7 @@ use crate::modules::policy_link;
 use crate::service::Cx;
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
-use flux_policy::{Answer, Command, Effect, Priority, TapAnswer, TapCall, TapCommand, Verdict};
+use flux_policy::{Answer, Command, Effect, Priority, TapAnswer, TapCall, TapCommand, TapJob, Verdict};
 use std::sync::Arc;
 
 impl JobManager {
@@ -76,16 +76,7 @@ impl JobManager {
             job.tap.waiting += 1;
         }
         let job = Arc::new(view::active(job));
-        let token = self.tap.expect(waiting);
-        self.tap_command(
-            cx,
-            TapCommand::Call {
-                token,
-                job,
-                call,
-                only,
-            },
-        );
+        self.tap_ask(cx, job, call, only, waiting);
     }
 
     /// Tells plugins that a job has a new state.
@@ -149,7 +140,7 @@ impl JobManager {
         ];
         for (wanted, call) in calls {
             if wanted {
-                self.tap_notify(cx, Arc::new(view::active(job)), call);
+                self.tap_ask(cx, Arc::new(view::active(job)), call, None, Waiting::Nothing);
             }
         }
     }
@@ -157,31 +148,17 @@ impl JobManager {
     /// Tells plugins that an inactive job was purged.
     pub(in super::super) fn tap_purged(&mut self, cx: &mut Cx<'_>, id: JobId) {
         if self.tap.wants.removed {
-            self.tap_notify(cx, view::id_only(id), TapCall::Removed);
+            self.tap_ask(cx, view::id_only(id), TapCall::Removed, None, Waiting::Nothing);
         }
     }
 
-    /// Calls all plugins for what needs no answer.
-    fn tap_notify(&mut self, cx: &mut Cx<'_>, job: Arc<flux_policy::TapJob>, call: TapCall) {
-        let token = self.tap.expect(Waiting::Nothing);
-        self.tap_command(
-            cx,
-            TapCommand::Call {
-                token,
-                job,
-                call,
-                only: None,
-            },
-        );
-    }
-
-    /// Calls one plugin about no job in particular.
-    pub(super) fn tap_one(
+    /// Calls plugins, or only one, about a job; `waiting` says where the answer goes.
+    pub(super) fn tap_ask(
         &mut self,
         cx: &mut Cx<'_>,
-        plugin: Arc<str>,
-        job: Arc<flux_policy::TapJob>,
+        job: Arc<TapJob>,
         call: TapCall,
+        only: Option<Arc<str>>,
         waiting: Waiting,
     ) {
         let token = self.tap.expect(waiting);
@@ -191,7 +168,7 @@ impl JobManager {
                 token,
                 job,
                 call,
-                only: Some(plugin),
+                only,
             },
         );
     }

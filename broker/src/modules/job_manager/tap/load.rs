@@ -4,7 +4,7 @@ use super::super::JobManager;
 use super::super::service::METHODS;
 use super::super::state::State;
 use super::apply::STATE_DIR;
-use super::names::{self, STANDARD};
+use super::names;
 use super::port;
 use super::state::{Loaded, Waiting};
 use super::view;
@@ -13,7 +13,7 @@ use crate::service::{Cx, RpcError};
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
-use flux_policy::{Command, PluginInfo, PolicyError, TapCall, TapCommand};
+use flux_policy::{Command, PluginInfo, PolicyError, STANDARD_TAP, TapCall, TapCommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -92,8 +92,10 @@ impl JobManager {
             self.fail_at_start(cx, &err.text);
             return self.finish_restart(cx);
         }
-        let mut wanted: Vec<(String, Option<Value>)> =
-            STANDARD.iter().map(|name| (format!(".{name}"), None)).collect();
+        let mut wanted: Vec<(String, Option<Value>)> = STANDARD_TAP
+            .iter()
+            .map(|name| (format!(".{name}"), None))
+            .collect();
         let config = cx.config.clone();
         let entries = config.pointer("/job-manager/plugins").and_then(Value::as_array);
         for entry in entries.map(Vec::as_slice).unwrap_or_default() {
@@ -268,7 +270,7 @@ impl JobManager {
             let jobs: Arc<[(u64, u32)]> = Arc::from(chunk);
             for name in &names {
                 let call = TapCall::Known { jobs: jobs.clone() };
-                self.tap_one(cx, name.clone(), view::nobody(), call, Waiting::Nothing);
+                self.tap_ask(cx, view::nobody(), call, Some(name.clone()), Waiting::Nothing);
             }
         }
     }

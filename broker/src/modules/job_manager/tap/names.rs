@@ -3,32 +3,9 @@
 use crate::service::RpcError;
 use flux_formats::errno;
 use flux_formats::fsd::Fsd;
-use flux_policy::{Grant, OnFailure, PluginSpec, World};
+use flux_policy::{Grant, OnFailure, PluginSpec, World, own_grants};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// What is always loaded, in the original's order; a dot goes before the name.
-pub(super) const STANDARD: [&str; 11] = [
-    "priority-default",
-    "limit-job-size",
-    "limit-duration",
-    "dependency-after",
-    "dependency-singleton",
-    "begin-time",
-    "validate-duration",
-    "update-duration",
-    "history",
-    "post-event",
-    "update-queue",
-];
-
-/// Grants of our own plugins.
-const OWN_GRANTS: [(&str, &[Grant]); 4] = [
-    ("jobtap-alloc-bypass", &[Grant::Bypass]),
-    ("jobtap-history", &[Grant::Service]),
-    ("jobtap-post-event", &[Grant::Service]),
-    ("jobtap-perilog", &[Grant::Exec]),
-];
 
 /// Largest memory that the site may give a plugin, in MiB.
 const MEMORY_MIB_MAX: u64 = 2048;
@@ -80,8 +57,8 @@ pub(super) fn find(dir: &Path, config: &Value, load: &str, conf: Option<&Value>)
     let mut spec = PluginSpec::new(file, World::Jobtap);
     if place != dir {
         spec.dir = Some(place);
-    } else if let Some((_, grants)) = OWN_GRANTS.iter().find(|(own, _)| *own == spec.name) {
-        spec.grants = grants.to_vec();
+    } else {
+        spec.grants = own_grants(&spec.name).to_vec();
     }
     spec.args = conf.cloned().unwrap_or_else(|| json!({}));
     settings(

@@ -309,7 +309,13 @@ impl JobManager {
             status,
             details,
         };
-        self.tap_one(cx, plugin.clone(), view::id_only(id), call, Waiting::Nothing);
+        self.tap_ask(
+            cx,
+            view::id_only(id),
+            call,
+            Some(plugin.clone()),
+            Waiting::Nothing,
+        );
     }
 
     /// Sends a signal to a program of a plugin.

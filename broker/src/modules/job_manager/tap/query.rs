@@ -114,7 +114,7 @@ impl JobManager {
         }
         let name = plugin.info.name.clone();
         let waiting = Waiting::Query(req.clone(), about);
-        self.tap_one(cx, name, view::nobody(), TapCall::Query, waiting);
+        self.tap_ask(cx, view::nobody(), TapCall::Query, Some(name), waiting);
         Ok(())
     }
 
@@ -152,7 +152,13 @@ impl JobManager {
             userid: req.userid,
             rolemask: req.rolemask,
         };
-        self.tap_one(cx, plugin, view::nobody(), call, Waiting::Response(req.clone()));
+        self.tap_ask(
+            cx,
+            view::nobody(),
+            call,
+            Some(plugin),
+            Waiting::Response(req.clone()),
+        );
         true
     }
 

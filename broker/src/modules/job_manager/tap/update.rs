@@ -8,7 +8,7 @@ use crate::service::{Cx, RpcError};
 use flux_formats::errno;
 use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
-use flux_policy::{Effect, TapCall, TapCommand, Verdict};
+use flux_policy::{Effect, TapCall, Verdict};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -50,18 +50,8 @@ impl JobManager {
             rolemask: request.rolemask,
         };
         let job = Arc::new(view::active(job));
-        let token = self
-            .tap
-            .expect(Waiting::Update(Box::new(Pending { request, id, updates })));
-        self.tap_command(
-            cx,
-            TapCommand::Call {
-                token,
-                job,
-                call,
-                only: None,
-            },
-        );
+        let waiting = Waiting::Update(Box::new(Pending { request, id, updates }));
+        self.tap_ask(cx, job, call, None, waiting);
     }
 
     pub(super) fn on_update_checked(
