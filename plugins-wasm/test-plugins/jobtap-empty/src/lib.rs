@@ -1,4 +1,4 @@
-//! A jobtap plugin that wants to be told of new jobs and does nothing then: what is left is the call itself.
+//! A jobtap plugin that wants to be told of jobs that are purged and does nothing then: what is left is the call itself.
 
 use flux_policy_sdk::{Jobtap, JobtapHost, Refusal, export_jobtap};
 
@@ -12,7 +12,7 @@ impl Jobtap for Empty {
     }
 
     fn topics(&self) -> Vec<String> {
-        vec!["job.new".to_owned()]
+        vec!["job.inactive-remove".to_owned()]
     }
 }
 

@@ -100,6 +100,14 @@ impl Tap {
         })
     }
 
+    /// Loads it again, without jobs and state.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded.
+    pub(super) fn restarted(&self, dir: &Path) -> Result<Tap> {
+        Tap::load(dir, self.spec.clone(), &Value::Null, BTreeMap::new())
+    }
+
     /// Loads it again, as after a restart of the broker: with its state, and all active jobs told again; returns what it said.
     ///
     /// # Errors
