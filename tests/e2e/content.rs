@@ -125,6 +125,23 @@ fn garbage_is_collected() {
     flux.stop();
 }
 
+/// Who attaches just when a job ends sees what it said last, whatever must be read from the store for it.
+#[test]
+fn the_last_words_of_a_job_are_seen() {
+    let flux = Instance::builder(1).config("[kvs]\nmax-checkpoints = 2\n").boot();
+    for round in 0..10 {
+        let script = format!("while ! test -e done{round}; do sleep 0.01; done; echo end");
+        let submitted = flux.run(&["submit", "sh", "-c", &script]);
+        let id = submitted.ok().line();
+        flux.run(&["job", "wait-event", "-t", "20", id, "start"]).ok();
+        flux.run(&["gc"]).ok();
+        flux.run(&["kvs", "put", "--sync", "x=1"]).ok();
+        flux.sandbox().write(&format!("done{round}"), "");
+        assert_eq!(flux.run(&["job", "attach", id]).ok().line(), "end");
+    }
+    flux.stop();
+}
+
 /// Damages a store with the sqlite3 program's help of the broker's own tools: a blob is stored under a foreign root.
 #[test]
 fn damage_is_found_and_mended() {

@@ -90,6 +90,29 @@ fn changed_files_are_refused_and_named() {
     flux.stop();
 }
 
+/// What the configuration names after a component that must be compiled comes after it in the stack, too.
+#[test]
+fn a_raw_component_keeps_its_place_in_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = dir.path().join("mine.wasm");
+    std::fs::copy(format!("{}.wasm", test_policy("jobtap-empty")), &wasm).unwrap();
+    let config = format!(
+        "[job-manager]\nplugins = [{{ load = \"{}\" }}, {{ load = \"submit-hold.so\" }}]\n",
+        wasm.display()
+    );
+    let flux = Instance::builder(1).config(&config).boot();
+    // no job is let in before all plugins are there
+    let id = flux.run(&["submit", "true"]).ok().line().to_owned();
+    flux.run(&["job", "wait-event", "--timeout=30", &id, "priority"])
+        .ok()
+        .says("priority=0");
+    assert_eq!(
+        flux.run(&["jobtap", "list"]).ok().lines(),
+        ["mine", "submit-hold.so"]
+    );
+    flux.stop();
+}
+
 /// A component as it comes from a compiler: compiled once, kept, and refused by name when it is broken.
 #[test]
 fn raw_components_are_compiled_on_load() {

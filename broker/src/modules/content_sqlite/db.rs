@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Version of the layout; a file with a higher one is refused.
-pub(crate) const LAYOUT_VERSION: u32 = 2;
+pub(crate) const LAYOUT_VERSION: u32 = 3;
 /// How an SQLite file begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Where the user version is in the header of an SQLite file.
@@ -219,7 +219,7 @@ impl Db {
         let shared: Arc<Path> = Arc::from(path);
         let connection = Connection::open_with_flags(path, flags)
             .and_then(|connection| {
-                connection.set_prepared_statement_cache_capacity(32);
+                connection.set_prepared_statement_cache_capacity(64);
                 connection
                     .busy_timeout(std::time::Duration::from_secs(10))
                     .map(|()| connection)

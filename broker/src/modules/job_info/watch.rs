@@ -199,6 +199,8 @@ impl JobInfo {
                 watch.kvs = None;
                 self.read_rest(cx, number);
             }
+            // its job has become inactive: what the watch has not seen yet is on its way from the job's directory
+            Err(err) if err.errnum == errno::ENODATA && watch.guest.is_some() && watch.kvs.is_none() => {}
             Err(err) => {
                 watch.kvs = None;
                 self.end(cx, number, &err);

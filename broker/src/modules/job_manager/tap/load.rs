@@ -16,6 +16,8 @@ use flux_formats::msg::Message;
 use flux_policy::{Command, PluginInfo, PolicyError, STANDARD_TAP, TapCall, TapCommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The callback that tells which jobs there are ...
@@ -106,19 +108,29 @@ impl JobManager {
                 wanted.push((load.to_owned(), entry.get("conf").cloned()));
             }
         }
-        let mut found = Vec::new();
+        let mut found = VecDeque::new();
         for (load, conf) in &wanted {
             match names::find(&dir, &config, load, conf.as_ref()) {
-                Ok(named) => found.push(named),
+                Ok(named) => found.push_back(named),
                 Err(err) => self.fail_at_start(cx, &err.text),
             }
         }
         self.tap.starting = found.len();
-        for named in found {
-            self.load_named(cx, named, None, None);
-        }
+        self.tap.queued = found;
+        self.load_queued(cx);
         if self.tap.starting == 0 {
             self.finish_restart(cx);
+        }
+    }
+
+    /// Loads what waits, up to a plugin that must be compiled: the stack is in the order of the configuration.
+    pub(super) fn load_queued(&mut self, cx: &mut Cx<'_>) {
+        while let Some(named) = self.tap.queued.pop_front() {
+            let compiles = named.raw.is_some();
+            self.load_named(cx, named, None, None);
+            if compiles {
+                return;
+            }
         }
     }
 
@@ -231,16 +243,17 @@ impl JobManager {
                     .is_some_and(|list| !list.is_empty());
             job.state != State::Inactive && self.tap.wants.replays(&job.jobspec, has_dependencies)
         };
-        let jobs: Vec<(JobId, Option<Value>)> = self
+        let mut jobs: Vec<(State, JobId, Option<Value>)> = self
             .active
             .values()
             .filter(replays)
             .map(|job| {
                 let depends = job.state == State::Depend;
-                (job.id, depends.then(|| (*job.jobspec).clone()))
+                (job.state, job.id, depends.then(|| (*job.jobspec).clone()))
             })
             .collect();
-        for (id, jobspec) in jobs {
+        jobs.sort_by_key(|(state, id, _)| told_order(*state, *id));
+        for (_, id, jobspec) in jobs {
             let dependencies = jobspec.map_or_else(Vec::new, |jobspec| self.tap_dependencies(&jobspec));
             self.tap_call(
                 cx,
@@ -418,6 +431,13 @@ impl JobManager {
     }
 }
 
+/// Returns what active jobs are sorted by when a plugin is told of them: those that have resources come before those that wait, so that a
+/// plugin which counts knows what is in use when it decides; jobs of a state in the order of their ids. (`set_load_sort_order("-state")`
+/// of the original.)
+fn told_order(state: State, id: JobId) -> (Reverse<u32>, JobId) {
+    (Reverse(state.bit()), id)
+}
+
 /// Returns true when `flux jobtap remove PATTERN` means a plugin.
 fn removes(pattern: &str, name: &str) -> bool {
     if pattern == "all" {
@@ -434,6 +454,19 @@ fn removes(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_runs_is_told_first() {
+        let mut jobs = [
+            (State::Depend, JobId(1)),
+            (State::Run, JobId(5)),
+            (State::Sched, JobId(2)),
+            (State::Cleanup, JobId(4)),
+            (State::Run, JobId(3)),
+        ];
+        jobs.sort_by_key(|(state, id)| told_order(*state, *id));
+        assert_eq!(jobs.map(|(_, id)| id.0), [4, 3, 5, 2, 1]);
+    }
 
     #[test]
     fn patterns() {

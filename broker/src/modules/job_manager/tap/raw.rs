@@ -34,6 +34,7 @@ impl JobManager {
             let result = run.unwrap_or_else(|err| Err(err.to_string()));
             let done = move |me: &mut JobManager, cx: &mut Cx<'_>| {
                 let mut named = named;
+                let at_start = request.is_none();
                 match result {
                     Ok(dir) => {
                         named.spec.dir = Some(dir);
@@ -43,6 +44,9 @@ impl JobManager {
                         let why = format!("plugin {}: {why}", named.name);
                         me.load_failed(cx, request.as_ref(), &why);
                     }
+                }
+                if at_start {
+                    me.load_queued(cx);
                 }
             };
             // the module is gone when nobody takes it

@@ -4,6 +4,7 @@ use super::super::api::Answer;
 use super::super::job::Job;
 use super::admit::Admission;
 use super::load::Loading;
+use super::names::Named;
 use super::port::Plugins;
 use super::programs::Programs;
 use super::timers::Timers;
@@ -14,7 +15,7 @@ use flux_formats::jobid::JobId;
 use flux_formats::msg::Message;
 use flux_policy::{PluginInfo, TapCommand};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// A plugin of the stack.
@@ -89,6 +90,8 @@ pub(in super::super) struct Tap {
     pub(super) failed: Option<String>,
     /// Plugins that are loaded at start and have not answered.
     pub(super) starting: usize,
+    /// Those of them that wait until one before them is compiled.
+    pub(super) queued: VecDeque<Named>,
     /// When the instance ends; 0 is never.
     pub(super) expiration: f64,
     /// Registered methods.
@@ -112,6 +115,7 @@ impl Tap {
             saved: HashMap::new(),
             failed: None,
             starting: 0,
+            queued: VecDeque::new(),
             expiration: 0.0,
             methods: Vec::new(),
         }

@@ -373,7 +373,7 @@ impl Kvs {
             self.keeper.merging = false;
             return;
         }
-        let slice = move |db: &mut Db| db.merge_slice(&mut merge).map(|last| (!last).then_some(merge));
+        let slice = move |db: &mut Db| db.merge_slices(&mut merge).map(|last| (!last).then_some(merge));
         store::write(cx, false, slice, |kvs: &mut Kvs, cx, result| match result {
             Ok(Some(merge)) => kvs.merge_runs(cx, merge),
             Ok(None) => kvs.keeper.merging = false,
