@@ -261,6 +261,7 @@ impl Db {
     /// this order, and all slices are one statement.
     fn find(&self, digest: &[u8]) -> Result<Option<i64>, StoreError> {
         let prefix = prefix(digest);
+        let first = prefix.to_be_bytes();
         let sql =
             "SELECT blobs.id FROM runs CROSS JOIN blob_index ON blob_index.run = runs.run AND prefix = ?1
              CROSS JOIN blobs ON blobs.id = blob_index.id WHERE hash = ?2 ORDER BY runs.run DESC LIMIT 1";
@@ -269,9 +270,10 @@ impl Db {
             return Ok(alone);
         }
         let read = |row: &Row<'_>| -> rusqlite::Result<Vec<i64>> {
-            let entries = unpack(row.get_ref(2)?.as_blob()?);
-            let same = entries.filter(|(known, _)| *known == prefix);
-            Ok(same.map(|(_, id)| id).collect())
+            // compared as they are: there are dozens in each slice, and one at most is meant
+            let entries = row.get_ref(2)?.as_blob()?.chunks_exact(ENTRY_BYTES);
+            let same = entries.filter(|entry| entry.starts_with(&first));
+            Ok(same.flat_map(unpack).map(|(_, id)| id).collect())
         };
         let mut statement = self.prepare(SLICES_OF_PREFIX)?;
         let rows = statement.query_map([prefix], read);
