@@ -6,9 +6,10 @@
 //! are merged into one of the next level. A lookup asks each run: some thirty after a million jobs.
 //!
 //! A run is cut into *slices* by the first bits of the digests, 256 for a run of level 0 and sixteen times as many for each further level, so that a slice has about
-//! twenty entries whatever the level. A row of `slices` is one of them: sorted entries of 16 bytes, prefix and row id, both big-endian. A merge takes the same slice of all
-//! runs, a few rows, and cuts it into sixteen. Blobs that come alone (`content.store`) are rows of `blob_index`, as run 0, until the next merge; layout 2
-//! had all runs there.
+//! twenty entries whatever the level. A row of `index_slices` is one of them: its id is the number of the run, then that of the slice; sorted entries of 16 bytes,
+//! prefix and row id, both big-endian. (An integer as key, since inner pages of SQLite hold whole keys: with the slice in the key there were five children to a page.) A merge
+//! takes the same slice of all runs, a few rows, and cuts it into sixteen. Blobs that come alone (`content.store`) are rows of `blob_index`, as run 0, until the
+//! next merge; layout 2 had all runs there. Layout 3 had the same slices in a table with a key of two columns: they are copied when the file is opened.
 //!
 //! The same bytes may be there once per spill. `objects` is the table of flux-core, and ours up to layout 1: read, and never added to.
 
@@ -24,7 +25,9 @@ const SLICE_BITS: u32 = 8;
 /// ... and how many there are more for each level: a slice is cut into as many as there are runs in a merge.
 const LEVEL_BITS: u32 = 4;
 /// Runs of this level and above are cut alike.
-const LEVEL_MAX: i64 = 8;
+const LEVEL_MAX: i64 = 5;
+/// Bits of a row id of `index_slices` that name the slice; the run is above them.
+const RUN_SHIFT: u32 = 28;
 /// Bytes of an entry of a slice.
 const ENTRY_BYTES: usize = 16;
 /// Slices that are merged between two transactions of others.
@@ -36,13 +39,15 @@ CREATE TABLE IF NOT EXISTS objects(hash BLOB PRIMARY KEY, size INT, object BLOB,
 CREATE TABLE IF NOT EXISTS blobs(id INTEGER PRIMARY KEY, hash BLOB, size INT, object BLOB, epoch INT, kind INT);
 CREATE TABLE IF NOT EXISTS runs(run INTEGER PRIMARY KEY, level INT);
 CREATE TABLE IF NOT EXISTS blob_index(run INT, prefix INT, id INT, PRIMARY KEY(run, prefix, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS slices(run INT, slice INT, entries BLOB, PRIMARY KEY(run, slice)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS index_slices(id INTEGER PRIMARY KEY, entries BLOB);
 INSERT OR IGNORE INTO runs(run, level) VALUES(0, 0);
 ";
 
-/// The slices in which prefix ?1 would be, the newest run first.
-const SLICES_OF_PREFIX: &str = "SELECT runs.run, slice, entries FROM runs CROSS JOIN slices ON slices.run = runs.run
-     AND slice = ((?1 >> (56 - 4 * MIN(level, 8))) & ((256 << (4 * MIN(level, 8))) - 1)) ORDER BY runs.run DESC";
+/// The slices in which prefix ?1 would be, the newest run first; the other parameters are those of [`slices_of`].
+const SLICES_OF_PREFIX: &str = "SELECT id, entries FROM runs CROSS JOIN index_slices ON id = (run << ?5)
+     + ((?1 >> (64 - ?2 - ?3 * MIN(level, ?4))) & ((1 << (?2 + ?3 * MIN(level, ?4))) - 1)) ORDER BY run DESC";
+
+const FORGET_SLICE: &str = "DELETE FROM index_slices WHERE id = ?1";
 
 /// An entry of the index: the beginning of a digest and the id of its row.
 pub(crate) type Entry = (i64, i64);
@@ -64,6 +69,22 @@ fn slice_bits(level: i64) -> u32 {
 /// Returns the slice of a run of this level that a prefix belongs to.
 fn slice_of(prefix: i64, level: i64) -> u64 {
     prefix.cast_unsigned() >> (64 - slice_bits(level))
+}
+
+/// Returns the parameters of [`SLICES_OF_PREFIX`].
+fn slices_of(prefix: i64) -> [i64; 5] {
+    [
+        prefix,
+        i64::from(SLICE_BITS),
+        i64::from(LEVEL_BITS),
+        LEVEL_MAX,
+        i64::from(RUN_SHIFT),
+    ]
+}
+
+/// Returns the row of a slice in `index_slices`.
+fn slice_row(run: i64, slice: u64) -> i64 {
+    (run << RUN_SHIFT) | slice.cast_signed()
 }
 
 fn pack(entries: &[Entry]) -> Vec<u8> {
@@ -91,6 +112,10 @@ fn prefix(digest: &[u8]) -> i64 {
     i64::from_be_bytes(bytes)
 }
 
+fn read_id(row: &Row<'_>) -> rusqlite::Result<i64> {
+    row.get(0)
+}
+
 /// A row as it is stored.
 struct Packed {
     bytes: Vec<u8>,
@@ -113,7 +138,7 @@ impl Db {
     /// Stores a blob; one that is there keeps its place and becomes young for garbage collection.
     pub(crate) fn store(&self, blob: &Blob) -> Result<(), StoreError> {
         let young = "SET epoch = MAX(epoch, ?2), kind = MAX(kind, ?3)";
-        if let Some(id) = self.find(&blob.digest)? {
+        if let Some(id) = self.find(&blob.digest, "id", read_id)? {
             let sql = format!("UPDATE blobs {young} WHERE id = ?1");
             return self
                 .change(&sql, params![id, self.epoch(), blob.internal])
@@ -175,19 +200,26 @@ impl Db {
             all.extend(entries);
             all.sort_unstable();
             all.dedup();
-            let put = "INSERT OR REPLACE INTO slices(run, slice, entries) VALUES(?1, ?2, ?3)";
-            self.change(put, params![run, slice.cast_signed(), pack(&all)])?;
+            let put = "INSERT OR REPLACE INTO index_slices(id, entries) VALUES(?1, ?2)";
+            self.change(put, params![slice_row(run, slice), pack(&all)])?;
         }
         Ok(())
     }
 
     fn slice(&self, run: i64, slice: u64) -> Result<Vec<Entry>, StoreError> {
-        let sql = "SELECT entries FROM slices WHERE run = ?1 AND slice = ?2";
+        let sql = "SELECT entries FROM index_slices WHERE id = ?1";
         let read = |row: &Row<'_>| -> rusqlite::Result<Vec<Entry>> {
             Ok(unpack(row.get_ref(0)?.as_blob()?).collect())
         };
-        let entries = self.query(sql, params![run, slice.cast_signed()], read)?;
+        let entries = self.query(sql, params![slice_row(run, slice)], read)?;
         Ok(entries.unwrap_or_default())
+    }
+
+    /// Moves the slices of a file of layout 3 to where they are now.
+    pub(super) fn take_slices(&self) -> Result<(), StoreError> {
+        let sql = "INSERT INTO index_slices(id, entries) SELECT (run << ?1) + slice, entries FROM slices";
+        self.change(sql, params![RUN_SHIFT])?;
+        self.check(self.connection.execute_batch("DROP TABLE slices"))
     }
 
     /// Returns a merge when a level has enough runs.
@@ -238,8 +270,7 @@ impl Db {
             let packed = self.slice(*run, slice)?;
             if !packed.is_empty() {
                 entries.extend(packed);
-                let forget = "DELETE FROM slices WHERE run = ?1 AND slice = ?2";
-                self.change(forget, params![run, slice.cast_signed()])?;
+                self.change(FORGET_SLICE, params![slice_row(*run, slice)])?;
             }
             let before = entries.len();
             let find = "SELECT prefix, id FROM blob_index WHERE run = ?1 AND prefix BETWEEN ?2 AND ?3";
@@ -255,34 +286,38 @@ impl Db {
         self.add_slices(merge.into, merge.level + 1, &entries)
     }
 
-    /// Returns the row of a blob in `blobs`.
+    /// Returns what `read` takes from the columns of a blob's row in `blobs`.
     ///
-    /// A reader has no transaction, and a merge may move entries while it looks: they only ever move from `blob_index` to `slices`, so it looks there in
+    /// A reader has no transaction, and a merge may move entries while it looks: they only ever move from `blob_index` to `index_slices`, so it looks there in
     /// this order, and all slices are one statement.
-    fn find(&self, digest: &[u8]) -> Result<Option<i64>, StoreError> {
+    fn find<T>(
+        &self,
+        digest: &[u8],
+        columns: &str,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
         let prefix = prefix(digest);
         let first = prefix.to_be_bytes();
-        let sql =
-            "SELECT blobs.id FROM runs CROSS JOIN blob_index ON blob_index.run = runs.run AND prefix = ?1
-             CROSS JOIN blobs ON blobs.id = blob_index.id WHERE hash = ?2 ORDER BY runs.run DESC LIMIT 1";
-        let alone = self.query(sql, params![prefix, digest], |row| row.get(0))?;
-        if alone.is_some() {
-            return Ok(alone);
+        let row = format!("SELECT {columns} FROM blobs WHERE id = ?1 AND hash = ?2");
+        let sql = "SELECT id FROM runs CROSS JOIN blob_index ON blob_index.run = runs.run AND prefix = ?1 ORDER BY runs.run DESC";
+        let mut alone = self.prepare(sql)?;
+        let mut rows = self.check(alone.query([prefix]))?;
+        while let Some(index) = self.check(rows.next())? {
+            let id: i64 = self.check(index.get(0))?;
+            if let Some(found) = self.query(&row, params![id, digest], read)? {
+                return Ok(Some(found));
+            }
         }
-        let read = |row: &Row<'_>| -> rusqlite::Result<Vec<i64>> {
+        let mut slices = self.prepare(SLICES_OF_PREFIX)?;
+        let mut rows = self.check(slices.query(slices_of(prefix)))?;
+        while let Some(slice) = self.check(rows.next())? {
+            let entries = self.check(slice.get_ref(1).and_then(|entries| Ok(entries.as_blob()?)))?;
             // compared as they are: there are dozens in each slice, and one at most is meant
-            let entries = row.get_ref(2)?.as_blob()?.chunks_exact(ENTRY_BYTES);
-            let same = entries.filter(|entry| entry.starts_with(&first));
-            Ok(same.flat_map(unpack).map(|(_, id)| id).collect())
-        };
-        let mut statement = self.prepare(SLICES_OF_PREFIX)?;
-        let rows = statement.query_map([prefix], read);
-        let ids = self.check(rows.and_then(Iterator::collect::<Result<Vec<Vec<i64>>, _>>))?;
-        for id in ids.into_iter().flatten() {
-            let sql = "SELECT id FROM blobs WHERE id = ?1 AND hash = ?2";
-            let found = self.query(sql, params![id, digest], |row| row.get(0))?;
-            if found.is_some() {
-                return Ok(found);
+            let entries = entries.chunks_exact(ENTRY_BYTES);
+            for (_, id) in entries.filter(|entry| entry.starts_with(&first)).flat_map(unpack) {
+                if let Some(found) = self.query(&row, params![id, digest], read)? {
+                    return Ok(Some(found));
+                }
             }
         }
         Ok(None)
@@ -290,16 +325,11 @@ impl Db {
 
     /// Returns a blob and whether it is a directory node of the KVS's own form.
     pub(crate) fn load(&self, digest: &[u8]) -> Result<Option<(Vec<u8>, bool)>, StoreError> {
-        let row = match self.find(digest)? {
-            Some(id) => {
-                let sql = "SELECT object, size, kind FROM blobs WHERE id = ?1";
-                self.query(sql, params![id], Packed::read)?
-            }
-            None => {
-                let sql = "SELECT object, size, kind FROM objects WHERE hash = ?1";
-                self.query(sql, params![digest], Packed::read)?
-            }
-        };
+        let mut row = self.find(digest, "object, size, kind", Packed::read)?;
+        if row.is_none() {
+            let sql = "SELECT object, size, kind FROM objects WHERE hash = ?1";
+            row = self.query(sql, params![digest], Packed::read)?;
+        }
         let Some(Packed {
             bytes,
             size,
@@ -323,7 +353,7 @@ impl Db {
 
     /// Returns true when the blob is there.
     pub(crate) fn has(&self, digest: &[u8]) -> Result<bool, StoreError> {
-        if self.find(digest)?.is_some() {
+        if self.find(digest, "id", read_id)?.is_some() {
             return Ok(true);
         }
         let sql = "SELECT 1 FROM objects WHERE hash = ?1";
@@ -334,7 +364,7 @@ impl Db {
     /// Marks a blob as reached by the garbage collection `epoch`; returns whether it is a directory node of
     /// the KVS's own form, `None` when there is no such blob.
     pub(crate) fn mark(&self, epoch: i64, digest: &[u8]) -> Result<Option<bool>, StoreError> {
-        if let Some(id) = self.find(digest)? {
+        if let Some(id) = self.find(digest, "id", read_id)? {
             let sql = "UPDATE blobs SET epoch = MAX(epoch, ?1) WHERE id = ?2 RETURNING kind";
             return self.query(sql, params![epoch, id], |row| row.get(0));
         }
@@ -373,23 +403,19 @@ impl Db {
         let sql = "DELETE FROM blob_index WHERE (run, prefix, id) IN (SELECT run, ?1, ?2 FROM runs)";
         self.change(sql, params![entry.0, entry.1])?;
         let mut statement = self.prepare(SLICES_OF_PREFIX)?;
-        let rows = statement.query_map([entry.0], |row| {
-            let entries: Vec<Entry> = unpack(row.get_ref(2)?.as_blob()?).collect();
-            Ok((row.get(0)?, row.get(1)?, entries))
+        let rows = statement.query_map(slices_of(entry.0), |row| {
+            let entries: Vec<Entry> = unpack(row.get_ref(1)?.as_blob()?).collect();
+            Ok((row.get(0)?, entries))
         });
-        let slices =
-            self.check(rows.and_then(Iterator::collect::<Result<Vec<(i64, i64, Vec<Entry>)>, _>>))?;
-        for (run, slice, mut entries) in slices {
+        let slices = self.check(rows.and_then(Iterator::collect::<Result<Vec<(i64, Vec<Entry>)>, _>>))?;
+        for (id, mut entries) in slices {
             let before = entries.len();
             entries.retain(|known| *known != entry);
             if entries.is_empty() {
-                self.change(
-                    "DELETE FROM slices WHERE run = ?1 AND slice = ?2",
-                    params![run, slice],
-                )?;
+                self.change(FORGET_SLICE, params![id])?;
             } else if entries.len() < before {
-                let put = "UPDATE slices SET entries = ?3 WHERE run = ?1 AND slice = ?2";
-                self.change(put, params![run, slice, pack(&entries)])?;
+                let put = "UPDATE index_slices SET entries = ?2 WHERE id = ?1";
+                self.change(put, params![id, pack(&entries)])?;
             }
         }
         Ok(())
@@ -477,7 +503,7 @@ mod tests {
     /// Returns how many entries the index has.
     fn indexed(db: &Db) -> i64 {
         let alone = db.number("SELECT count(*) FROM blob_index").unwrap();
-        let packed = "SELECT IFNULL(SUM(length(entries)), 0) / 16 FROM slices";
+        let packed = "SELECT IFNULL(SUM(length(entries)), 0) / 16 FROM index_slices";
         alone + db.number(packed).unwrap()
     }
 
@@ -496,19 +522,45 @@ mod tests {
                 let id = i64::try_from(number).unwrap();
                 db.add_slices(run, level, &[(prefix, id)]).unwrap();
                 let mut statement = db.prepare(SLICES_OF_PREFIX).unwrap();
-                let rows = statement.query_map([prefix], |row| {
-                    let entries: Vec<Entry> = unpack(row.get_ref(2)?.as_blob()?).collect();
+                let rows = statement.query_map(slices_of(prefix), |row| {
+                    let entries: Vec<Entry> = unpack(row.get_ref(1)?.as_blob()?).collect();
                     Ok((row.get::<_, i64>(0)?, entries))
                 });
                 let found: Vec<(i64, Vec<Entry>)> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+                let row = slice_row(run, slice_of(prefix, level));
                 assert!(
                     found
                         .iter()
-                        .any(|(known, entries)| *known == run && entries.contains(&(prefix, id))),
+                        .any(|(known, entries)| *known == row && entries.contains(&(prefix, id))),
                     "level {level}, {prefix}: {found:?}"
                 );
             }
         }
+    }
+
+    /// Layout 3 had the slices in a table with a key of two columns.
+    #[test]
+    fn slices_of_layout_3_are_taken_over() {
+        let (dir, db) = db();
+        for run in 0..16 {
+            spill(&db, run * 10, run * 10 + 10);
+        }
+        let mut merge = db.merge_due().unwrap().unwrap();
+        while !db.merge_slices(&mut merge).unwrap() {}
+        spill(&db, 160, 170);
+        let before = indexed(&db);
+        db.connection
+            .execute_batch(
+                "CREATE TABLE slices(run INT, slice INT, entries BLOB, PRIMARY KEY(run, slice)) WITHOUT ROWID;
+                 INSERT INTO slices SELECT id >> 28, id & 268435455, entries FROM index_slices;
+                 DROP TABLE index_slices; PRAGMA user_version = 3",
+            )
+            .unwrap();
+        drop(db);
+        let db = Db::open(&dir.path().join("content.sqlite"), true).unwrap();
+        assert_eq!((missing(&db, 170), indexed(&db)), (0, before));
+        let old = "SELECT count(*) FROM sqlite_master WHERE name = 'slices'";
+        assert_eq!(db.number(old).unwrap(), 0);
     }
 
     /// Runs of layout 2 are rows of `blob_index`.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Version of the layout; a file with a higher one is refused.
-pub(crate) const LAYOUT_VERSION: u32 = 3;
+pub(crate) const LAYOUT_VERSION: u32 = 4;
 /// How an SQLite file begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Where the user version is in the header of an SQLite file.
@@ -190,6 +190,9 @@ impl Db {
                         .execute_batch(&format!("ALTER TABLE objects ADD COLUMN {column} {kind}")),
                 )?;
             }
+        }
+        if version == 3 {
+            db.take_slices()?;
         }
         db.check(
             db.connection
