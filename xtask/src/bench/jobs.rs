@@ -12,6 +12,9 @@ use super::{Bench, Figure, Unit, median, verify};
 /// The jobspec attribute of a mock job that takes a millisecond.
 const MOCK: &str = "--setattr=system.exec.test.run_duration=1ms";
 
+/// Inactive jobs that are listed.
+const LISTED: u32 = 10_000;
+
 /// Submits `count` jobs and waits for all; returns jobs per second.
 fn throughput(instance: &Instance, count: u32, mock: bool) -> Result<f64> {
     let copies = format!("--cc=1-{count}");
@@ -36,6 +39,21 @@ pub(super) fn real(bench: &Bench) -> Result<Vec<Figure>> {
         470.0,
         ours,
     )])
+}
+
+/// How long is the list of 10,000 jobs that have ended?
+pub(super) fn listing(bench: &Bench) -> Result<Vec<Figure>> {
+    let instance = bench.instance(&with_cores(bench, "listing", 256)?)?;
+    throughput(&instance, LISTED, true)?;
+    verify::jobs(&instance, LISTED)?;
+    let all = median(3, || Ok(list_jobs(&instance)?.1))?;
+    let first = median(3, || Ok(list_jobs(&instance)?.0))?;
+    instance.stop()?;
+    let figure = |work: &str, goal, ours| Figure::new(work, Unit::Seconds, 2.24, goal, ours);
+    Ok(vec![
+        figure("flux jobs -a -c 0, 10,000 inactive jobs: all", 0.1, all),
+        figure("flux jobs -a -c 0: first line", 0.02, first),
+    ])
 }
 
 /// The same with a state directory: every answer is durable.
@@ -135,7 +153,7 @@ fn usage(pid: &str, dir: &Path) -> Result<Usage> {
     })
 }
 
-/// What is left of the first speed, and what does a finished job cost, after many jobs? And how long is the list?
+/// What is left of the first speed, and what does a finished job cost, after many jobs?
 ///
 /// Job ids advance by a fixed time with each job (attribute `test.jobid-step`), so that the directories of the KVS
 /// are as large as after five hours, whatever the number of jobs and the speed of the machine.
@@ -154,14 +172,10 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     let first = throughput(&instance, SAMPLE, true)?;
     let before = usage(&pid, &dir)?;
     let mut done = SAMPLE;
-    let mut listing = None;
     while done < total {
         let batch = SAMPLE.min(total - done);
         let rate = throughput(&instance, batch, true)?;
         done += batch;
-        if done >= 10_000 && listing.is_none() {
-            listing = Some(list_jobs(&instance)?);
-        }
         if done % 100_000 < batch {
             crate::report(&format!(
                 "  {done} jobs, {rate:.0}/s, {:.0} MB",
@@ -173,10 +187,6 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     let last = median(3, || throughput(&instance, SAMPLE, true))?;
     let end = usage(&pid, &dir)?;
     done += 3 * SAMPLE;
-    let listing = match listing {
-        Some(times) => times,
-        None => list_jobs(&instance)?,
-    };
     verify::jobs(&instance, done)?;
     instance.stop()?;
     let statedir = format!("-Sstatedir={}", dir.display());
@@ -189,7 +199,6 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     let kilobytes = |work: &str, theirs, goal, ours| {
         Figure::new(format!("{work}, {when}"), Unit::Kilobytes, theirs, goal, ours)
     };
-    let listed = |work: &str, goal, ours| Figure::new(work, Unit::Seconds, 2.24, goal, ours);
     Ok(vec![
         Figure::new(
             format!("{SAMPLE} mock jobs with statedir, {when}"),
@@ -217,8 +226,6 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
             6.0,
             (after.store - before.store) / finished,
         ),
-        listed("flux jobs -a -c 0, 10,000 jobs or more: all", 0.1, listing.1),
-        listed("flux jobs -a -c 0: first line", 0.02, listing.0),
         Figure::new(
             format!("restart, {when}"),
             Unit::Seconds,

@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 
 use super::{Bench, Figure, Measure};
 
-/// Groups that are about our programs alone (policies), or would take flux-core hours.
-const OURS_ALONE: [&str; 3] = ["schedulers", "jobtap", "history"];
+/// Groups that are about our programs alone, or would take flux-core hours.
+const OURS_ALONE: [&str; 5] = ["schedulers", "policies", "guests", "jobtap", "history"];
 
 /// Returns the prefix of flux-core: the one that was named, else that of the `flux` on PATH if it is flux-core's.
 pub(super) fn find(named: Option<PathBuf>) -> Result<Option<PathBuf>> {

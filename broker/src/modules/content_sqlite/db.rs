@@ -5,6 +5,7 @@
 //! the last spill, `journal` the transactions since.
 
 use flux_formats::errno::{self, Errnum};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,16 @@ pub(crate) struct SpaceRow {
     pub(crate) root: Vec<u8>,
 }
 
+/// Opens a connection as all stores of the broker have it.
+///
+/// A statement keeps the plan that it was prepared with: else SQLite would plan those with ranges again for each new value.
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
+}
+
 /// A connection to the file.
 #[derive(Debug)]
 pub(crate) struct Db {
@@ -212,25 +223,17 @@ impl Db {
     /// # Errors
     /// What SQLite says.
     pub(crate) fn open_reader(path: &Path) -> Result<Self, StoreError> {
-        Db::connect(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Db::connect(path, flags)?;
+        // the index of a million jobs is read at random
+        db.check(db.connection.execute_batch("PRAGMA cache_size = -16000"))?;
+        Ok(db)
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
         let shared: Arc<Path> = Arc::from(path);
-        let connection = Connection::open_with_flags(path, flags)
-            .and_then(|connection| {
-                connection.set_prepared_statement_cache_capacity(64);
-                connection
-                    .busy_timeout(std::time::Duration::from_secs(10))
-                    .map(|()| connection)
-            })
-            .map_err(|source| StoreError::Sqlite {
-                path: shared.clone(),
-                source: Arc::new(source),
-            })?;
+        let connection = connect(path, flags).map_err(|source| StoreError::sqlite(&shared, source))?;
+        connection.set_prepared_statement_cache_capacity(64);
         Ok(Db {
             connection,
             path: shared,

@@ -13,5 +13,5 @@ pub mod local;
 mod service;
 
 pub(crate) use blobs::{Entry, Merge};
-pub(crate) use db::{Blob, Db, SpaceRow, StoreError, refuse_newer};
+pub(crate) use db::{Blob, Db, SpaceRow, StoreError, connect, refuse_newer};
 pub use service::ContentSqlite;

@@ -7,7 +7,7 @@ use super::attrs::{Attrs, encode};
 use super::constraint::Constraint;
 use super::row::{COLUMNS, Rank, Row, read, signed, unsigned};
 use super::sql;
-use crate::modules::content_sqlite::{StoreError, refuse_newer};
+use crate::modules::content_sqlite::{StoreError, connect, refuse_newer};
 use bytes::Bytes;
 use flux_formats::jobid::JobId;
 use flux_formats::jobstate::JobResult;
@@ -16,7 +16,6 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params, para
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Version of the layout; a file with a higher one is refused.
 const LAYOUT_VERSION: u32 = 1;
@@ -131,12 +130,7 @@ impl Db {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .and_then(|connection| {
-                connection.busy_timeout(Duration::from_secs(10))?;
-                Ok(connection)
-            })
-            .map_err(|source| StoreError::sqlite(&shared, source))?;
+        let connection = connect(path, flags).map_err(|source| StoreError::sqlite(&shared, source))?;
         Ok(Db {
             connection,
             path: shared,
