@@ -13,6 +13,7 @@ case "$(getconf GNU_LIBC_VERSION 2>/dev/null)" in
 esac
 # shellcheck disable=SC2086 # two words, or none
 with_paths cargo rustc --quiet --release -p flux-broker --bin flux-broker -- $small_relocations
+with_paths cargo build --quiet --release -p flux-broker --bin flux-hwloc-xml
 # A shell starts on each node of each job. It uses libc alone; without a dynamic linker it starts in half the time.
 with_paths cargo rustc --quiet --release -p flux-shell --bin flux-shell -- -C target-feature=+crt-static
 # with the compiler that is installed
