@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use flux_tests::{ALICE, Capability, FLUX, Programs, Site, User, missing};
 
-use super::{Bench, Figure, Unit, median};
+use super::{Bench, Figure, Unit, median, middle};
 
 /// Jobs whose start is timed, of each user by turns.
 const STARTS: usize = 41;
@@ -36,11 +36,7 @@ pub(super) fn guests(bench: &Bench) -> Result<Vec<Figure>> {
         starts.0.push(start(&site, ALICE)?);
         starts.1.push(start(&site, FLUX)?);
     }
-    let middle = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times.get(times.len() / 2).copied().unwrap_or_default()
-    };
-    let (guest, owner) = (middle(&mut starts.0), middle(&mut starts.1));
+    let (guest, owner) = (middle(starts.0), middle(starts.1));
     Ok(vec![
         Figure::new(
             "1000 signed jobs of a guest, statedir",

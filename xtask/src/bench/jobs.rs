@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::instance::{Instance, cpu_millis, directory_kilobytes, output, rss_kilobytes, seconds};
-use super::{Bench, Figure, Unit, median, verify};
+use super::{Bench, Figure, Unit, median, middle, verify};
 
 /// The jobspec attribute of a mock job that takes a millisecond.
 const MOCK: &str = "--setattr=system.exec.test.run_duration=1ms";
@@ -107,11 +107,7 @@ pub(super) fn jobtap(bench: &Bench) -> Result<Vec<Figure>> {
             instance.stop()?;
         }
     }
-    let middle = |rates: &mut Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
-    };
-    let (with, without) = (middle(&mut with), middle(&mut without));
+    let (with, without) = (middle(with), middle(without));
     Ok(vec![
         Figure::new(
             "mock jobs with the standard jobtap plugins, of the rate without",
@@ -137,17 +133,30 @@ const RESTART_GOAL: f64 = 5.0;
 /// Jobs whose speed is compared: the first ones and the last ones.
 const SAMPLE: u32 = 4000;
 
-/// What the broker had used up at some time.
+/// How often both are measured.
+const TURNS: usize = 7;
+
+/// What the broker had taken at some time.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    cpu_millis: f64,
     rss: f64,
     store: f64,
 }
 
+/// Runs the jobs whose speed is compared; returns jobs per second, and the broker's CPU milliseconds for each.
+fn sample(instance: &Instance, pid: &str) -> Result<(f64, f64)> {
+    let before = cpu_millis(pid)?;
+    let rate = throughput(instance, SAMPLE, true)?;
+    Ok((rate, (cpu_millis(pid)? - before) / f64::from(SAMPLE)))
+}
+
+fn broker_pid(instance: &Instance) -> Result<String> {
+    let pid = output(&mut instance.flux(&["getattr", "broker.pid"]))?;
+    Ok(pid.trim().to_owned())
+}
+
 fn usage(pid: &str, dir: &Path) -> Result<Usage> {
     Ok(Usage {
-        cpu_millis: cpu_millis(pid)?,
         rss: rss_kilobytes(pid)?,
         store: directory_kilobytes(dir)?,
     })
@@ -158,18 +167,18 @@ fn usage(pid: &str, dir: &Path) -> Result<Usage> {
 /// Job ids advance by a fixed time with each job (attribute `test.jobid-step`), so that the directories of the KVS
 /// are as large as after five hours, whatever the number of jobs and the speed of the machine.
 pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
-    let dir = state_directory(bench, "state-mock")?;
-    let mut options = with_cores(bench, "history", 256)?;
-    options.push(format!("-Sstatedir={}", dir.display()));
     let total = bench.history.max(2 * SAMPLE);
     let step = f64::from(HISTORY_HOURS * 3600) / f64::from(total);
-    options.push(format!("-Stest.jobid-step={step:.6}s"));
-    let instance = bench.instance(&options)?;
-    let pid = output(&mut instance.flux(&["getattr", "broker.pid"]))?
-        .trim()
-        .to_owned();
-    let booted = usage(&pid, &dir)?;
-    let first = throughput(&instance, SAMPLE, true)?;
+    let dir = state_directory(bench, "state-mock")?;
+    let start = |dir: &Path| {
+        let mut options = with_cores(bench, "history", 256)?;
+        options.push(format!("-Sstatedir={}", dir.display()));
+        options.push(format!("-Stest.jobid-step={step:.6}s"));
+        bench.instance(&options)
+    };
+    let instance = start(&dir)?;
+    let pid = broker_pid(&instance)?;
+    throughput(&instance, SAMPLE, true)?;
     let before = usage(&pid, &dir)?;
     let mut done = SAMPLE;
     while done < total {
@@ -184,17 +193,29 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
         }
     }
     let after = usage(&pid, &dir)?;
-    let last = median(3, || throughput(&instance, SAMPLE, true))?;
-    let end = usage(&pid, &dir)?;
-    done += 3 * SAMPLE;
+    // By turns, so that a busy machine hurts both: the first jobs of a new instance, and the next ones of this.
+    let (mut rates, mut millis) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let fresh = bench.scratch.join("state-fresh");
+        let new = start(&state_directory(bench, "state-fresh")?)?;
+        let first = sample(&new, &broker_pid(&new)?)?;
+        new.stop()?;
+        std::fs::remove_dir_all(&fresh)?;
+        let last = sample(&instance, &pid)?;
+        rates.push((first.0, last.0));
+        millis.push((first.1, last.1));
+    }
+    let rate = |turn: fn(&(f64, f64)) -> f64| middle(rates.iter().map(turn).collect());
+    let fraction = rate(|turn| turn.1) / rate(|turn| turn.0);
+    let cpu = |turn: fn(&(f64, f64)) -> f64| middle(millis.iter().map(turn).collect());
+    let (cpu_first, cpu_last) = (cpu(|turn| turn.0), cpu(|turn| turn.1));
+    done += u32::try_from(TURNS)? * SAMPLE;
     verify::jobs(&instance, done)?;
     instance.stop()?;
     let statedir = format!("-Sstatedir={}", dir.display());
     let restart = seconds(&mut bench.flux(&["start", "-s", "1", &statedir, "flux", "jobs", "-a", "-c1"]))?;
     verify::store(bench, &dir)?;
     let finished = f64::from(total - SAMPLE);
-    let cpu_first = (before.cpu_millis - booted.cpu_millis) / f64::from(SAMPLE);
-    let cpu_last = (end.cpu_millis - after.cpu_millis) / f64::from(3 * SAMPLE);
     let when = format!("after {total} mock jobs in {HISTORY_HOURS} h of ids");
     let kilobytes = |work: &str, theirs, goal, ours| {
         Figure::new(format!("{work}, {when}"), Unit::Kilobytes, theirs, goal, ours)
@@ -205,7 +226,7 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
             Unit::Fraction,
             None,
             0.9,
-            last / first,
+            fraction,
         ),
         Figure::new(
             format!("broker CPU per mock job, {when}, first {cpu_first:.3} ms"),

@@ -281,7 +281,11 @@ fn line(work: &str, ours: &str, theirs: &str, ratio: &str, goal: &str, mark: &st
 
 /// Returns the middle of several measurements.
 fn median(count: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let mut values = (0..count).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+    Ok(middle((0..count).map(|_| measure()).collect::<Result<_>>()?))
+}
+
+/// Returns the middle of some figures, 0 of none.
+fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(count / 2).copied().context("nothing was measured")
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
