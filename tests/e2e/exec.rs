@@ -1,8 +1,10 @@
 //! `flux exec`: processes on brokers, their streams, signals and exit codes.
 
 use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use flux_tests::Instance;
+use nix::sys::signal::Signal;
 
 #[test]
 fn everywhere_with_labels_and_codes() {
@@ -52,6 +54,58 @@ fn a_client_that_goes_takes_its_processes_along() {
     flux_tests::wait_for("the process is ended", flux_tests::DEADLINE, || {
         (!sleeping()).then_some(())
     });
+    flux.stop();
+}
+
+/// `--attach`: output and exit code of a background process; an interrupt leaves it alone.
+#[test]
+fn attached_to_a_background_process() {
+    let flux = Instance::boot(2);
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let script = format!(
+        "while ! test -e {}; do sleep 0.05; done; echo done; exit 7",
+        go.display()
+    );
+    let all = ["exec", "-q", "--bg", "--label=bg", "sh", "-c", &script];
+    flux.run(&all).ok();
+    let ps = flux.run(&["sproc", "ps", "-r", "1", "-no", "{pid}"]);
+    let pid = ps.ok().line().to_owned();
+    let attach = |words: &[&str]| {
+        let mut command = flux.command("flux");
+        command.args(["exec", "-v", "--attach"]).args(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("attached to pid"), "{line}");
+        (child, lines)
+    };
+    let (mut first, mut said) = attach(&["-r", "1", &pid]);
+    flux.run(&["exec", "-r", "1", "--attach", "bg"])
+        .code(1)
+        .complains("has a client already");
+    flux_tests::kill(first.id().try_into().unwrap(), Signal::SIGINT);
+    assert!(first.wait().unwrap().success());
+    let hint = format!("detached; use 'flux sproc kill SIGNUM {pid}' to signal it");
+    assert_eq!(said.next().unwrap().unwrap(), hint);
+    let (second, _said) = attach(&["-l", "bg"]);
+    std::fs::write(&go, "").unwrap();
+    let output = second.wait_with_output().unwrap();
+    let mut lines: Vec<_> = output.stdout.lines().map(Result::unwrap).collect();
+    lines.sort();
+    assert_eq!(
+        (lines, output.status.code()),
+        (vec!["0: done".to_owned(), "1: done".to_owned()], Some(7))
+    );
+    let refused = |words: &[&str]| flux.run(&[&["exec", "--attach"], words].concat());
+    refused(&["-r", "0", "bg"]).code(127).complains("label bg");
+    refused(&["-r", "0", "4294967297"]).code(127);
+    refused(&["4242"]).fails().complains("single target rank");
+    refused(&["a", "b"]).fails().complains("single pid or label");
+    refused(&["--bg", "a"])
+        .fails()
+        .complains("cannot be used with --bg");
     flux.stop();
 }
 

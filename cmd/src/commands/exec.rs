@@ -7,10 +7,13 @@ use flux_client::job::{self, WatchEvent, watch_flags};
 use flux_client::{Handle, NODEID_ANY, attr};
 use flux_formats::errno::ENOENT;
 use flux_formats::idset::IdSet;
+use flux_formats::rpc::rexec::AttachRequest;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use runner::{How, Runner};
+
+use super::sproc::target;
 
 use crate::common::args::{flag, list, text, trailing, value, values};
 use crate::common::ctx::Ctx;
@@ -44,7 +47,11 @@ pub(super) fn args(command: Command) -> Command {
             None,
             "Allow background process to be waited for",
         ))
-        .arg(flag("attach", None, "Attach to running process"))
+        .arg(flag(
+            "attach",
+            None,
+            "Attach to a background process, named by its PID or label",
+        ))
         .arg(value("label", None, "LABEL", "Set a label for the process"))
         .arg(value("dir", Some('d'), "PATH", "Set the working directory"))
         .arg(flag(
@@ -59,6 +66,40 @@ pub(super) fn args(command: Command) -> Command {
         .arg(value("service", None, "NAME", "Set service name (default: rexec)").hide(true))
         .arg(values("setopt", None, "NAME=VALUE", "Set subcommand option").hide(true))
         .arg(trailing("command", true, "Command and arguments"))
+}
+
+/// The background process of `--attach`.
+#[derive(Debug)]
+struct Target {
+    word: String,
+    request: AttachRequest,
+}
+
+impl Target {
+    fn new(matches: &ArgMatches, words: &[String]) -> Result<Self, CmdError> {
+        if matches.get_flag("bg") || matches.get_flag("waitable") {
+            return usage("--attach cannot be used with --bg or --waitable");
+        }
+        let [word] = words else {
+            return usage("--attach takes a single pid or label argument");
+        };
+        let (pid, label) = target(word);
+        let flags = STDOUT | STDERR;
+        Ok(Target {
+            word: word.clone(),
+            request: AttachRequest { pid, label, flags },
+        })
+    }
+
+    /// Returns what errors call it.
+    fn name(&self) -> String {
+        let kind = if self.request.label.is_some() {
+            "label"
+        } else {
+            "pid"
+        };
+        format!("{kind} {}", self.word)
+    }
 }
 
 /// The job of `--jobid`: its ranks, and the service of its shells.
@@ -141,16 +182,35 @@ fn targets(handle: &mut Handle, matches: &ArgMatches, of_job: Option<&IdSet>) ->
 }
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
-    if matches.get_flag("attach") {
-        return fail("--attach is not available yet in this version");
-    }
+    let words: Vec<String> = list(matches, "command").into_iter().map(str::to_owned).collect();
+    let attach = matches
+        .get_flag("attach")
+        .then(|| Target::new(matches, &words))
+        .transpose()?;
     let mut handle = ctx.open()?;
     let shells = text(matches, "jobid")
         .map(|word| shells(&mut handle, word))
         .transpose()?;
     let ranks = targets(&mut handle, matches, shells.as_ref().map(|shells| &shells.ranks))?;
+    let of_job = shells.as_ref().map_or("rexec", |shells| &shells.service);
+    let service = text(matches, "service").unwrap_or(of_job);
     let background = matches.get_flag("bg");
-    let mut words: Vec<String> = list(matches, "command").into_iter().map(str::to_owned).collect();
+    let how = How {
+        label: matches.get_flag("label-io"),
+        quiet: matches.get_flag("quiet"),
+        verbose: matches.get_flag("verbose"),
+        input: !background && attach.is_none() && !matches.get_flag("noinput"),
+    };
+    if let Some(target) = attach {
+        if target.request.label.is_none() && ranks.count() > 1 {
+            return fail("--attach by pid requires a single target rank (use --rank)");
+        }
+        let mut runner = Runner::new(ctx, handle, service, &target.name(), how);
+        runner.attach(&ranks, &json!(target.request), &target.word)?;
+        return runner.wait(false);
+    }
+    let program = words.first().cloned().unwrap_or_default();
+    let mut words = words;
     if matches.get_flag("with-imp") {
         words.splice(0..0, [imp_path(&mut handle)?, "run".to_owned()]);
     }
@@ -163,15 +223,7 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     if matches.get_flag("waitable") {
         flags |= WAITABLE;
     }
-    let of_job = shells.as_ref().map_or("rexec", |shells| &shells.service);
-    let service = text(matches, "service").unwrap_or(of_job);
-    let how = How {
-        label: matches.get_flag("label-io"),
-        quiet: matches.get_flag("quiet"),
-        verbose: matches.get_flag("verbose"),
-        input: !background && !matches.get_flag("noinput"),
-    };
-    let mut runner = Runner::new(ctx, handle, service, &words, how);
+    let mut runner = Runner::new(ctx, handle, service, &program, how);
     runner.start(&ranks, &json!({ "cmd": command, "flags": flags }), background)?;
     if background {
         runner.wait_background()
@@ -195,7 +247,8 @@ pub(super) fn everywhere(
     };
     let command =
         json!({ "cwd": "/", "cmdline": words, "env": environment(ctx), "opts": {}, "channels": [] });
-    let mut runner = Runner::new(ctx, handle, "rexec", words, how);
+    let program = words.first().map(String::as_str).unwrap_or_default();
+    let mut runner = Runner::new(ctx, handle, "rexec", program, how);
     let flags = STDOUT | STDERR | WRITE_CREDIT;
     runner.start(ranks, &json!({ "cmd": command, "flags": flags }), false)?;
     runner.wait(true)?;

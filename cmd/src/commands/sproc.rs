@@ -56,9 +56,11 @@ impl Place {
 }
 
 /// Reads a process id, else a label.
-fn target(word: &str) -> (i64, Option<String>) {
-    word.parse()
-        .map_or_else(|_| (-1, Some(word.to_owned())), |pid| (pid, None))
+pub(super) fn target(word: &str) -> (i64, Option<String>) {
+    match word.parse::<i32>() {
+        Ok(pid) if pid > 0 => (pid.into(), None),
+        _ => (-1, Some(word.to_owned())),
+    }
 }
 
 fn kill_args(command: Command) -> Command {

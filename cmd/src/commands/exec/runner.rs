@@ -58,8 +58,10 @@ pub(super) struct Runner<'a> {
     ctx: &'a Ctx,
     handle: Handle,
     service: String,
-    /// Named in the error when the program cannot be started and the broker sends no text.
+    /// Named in errors: the program, or the process that was attached to.
     program: String,
+    /// What `--attach` named: then an interrupt leaves it alone.
+    attached: Option<String>,
     procs: Vec<Proc>,
     by_tag: HashMap<u32, usize>,
     how: How,
@@ -71,13 +73,14 @@ pub(super) struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    /// Returns a runner of `words` that has started nothing yet.
-    pub(super) fn new(ctx: &'a Ctx, handle: Handle, service: &str, words: &[String], how: How) -> Self {
+    /// Returns a runner of `program` that has started nothing yet.
+    pub(super) fn new(ctx: &'a Ctx, handle: Handle, service: &str, program: &str, how: How) -> Self {
         Runner {
             ctx,
             handle,
             service: service.to_owned(),
-            program: words.first().cloned().unwrap_or_default(),
+            program: program.to_owned(),
+            attached: None,
             procs: Vec::new(),
             by_tag: HashMap::new(),
             how,
@@ -90,12 +93,22 @@ impl<'a> Runner<'a> {
 
     /// Asks for a process on each of these ranks.
     pub(super) fn start(&mut self, ranks: &IdSet, request: &Value, background: bool) -> Result<(), CmdError> {
+        self.ask("exec", ranks, request, !background)
+    }
+
+    /// Attaches to the background process that `word` names on each of these ranks.
+    pub(super) fn attach(&mut self, ranks: &IdSet, request: &Value, word: &str) -> Result<(), CmdError> {
+        self.attached = Some(word.to_owned());
+        self.ask("attach", ranks, request, true)
+    }
+
+    fn ask(&mut self, method: &str, ranks: &IdSet, request: &Value, stream: bool) -> Result<(), CmdError> {
         for rank in ranks.iter() {
-            let topic = format!("{}.exec", self.service);
-            let rpc = if background {
-                self.handle.rpc(topic, rank, request)?
-            } else {
+            let topic = format!("{}.{method}", self.service);
+            let rpc = if stream {
                 self.handle.stream(topic, rank, request)?
+            } else {
+                self.handle.rpc(topic, rank, request)?
             };
             self.by_tag.insert(rpc.matchtag(), self.procs.len());
             self.procs.push(Proc {
@@ -173,10 +186,8 @@ impl<'a> Runner<'a> {
                 others.get_mut(..1).unwrap_or_default()
             };
             self.handle.poll(watched, None)?;
-            if others[0].is_readable() {
-                while let Some(signal) = signals.next_signal().map_err(CmdError::file("signals"))? {
-                    self.forward(signal)?;
-                }
+            if others[0].is_readable() && self.signalled(&signals)? {
+                return Ok(0);
             }
             if wants_input && others[1].is_readable() {
                 self.forward_input(credit)?;
@@ -215,6 +226,19 @@ impl<'a> Runner<'a> {
             proc.credit = proc.credit.saturating_sub(bytes.len());
         }
         Ok(())
+    }
+
+    /// Passes signals on; returns true when one ends the attachment instead.
+    fn signalled(&mut self, signals: &SignalFd) -> Result<bool, CmdError> {
+        while let Some(signal) = signals.next_signal().map_err(CmdError::file("signals"))? {
+            if let (Signal::SIGINT, Some(word)) = (signal, &self.attached) {
+                let hint = format!("detached; use 'flux sproc kill SIGNUM {word}' to signal it");
+                crate::common::ctx::eprint(hint);
+                return Ok(true);
+            }
+            self.forward(signal)?;
+        }
+        Ok(false)
     }
 
     fn forward(&mut self, signal: Signal) -> Result<(), CmdError> {
@@ -268,15 +292,16 @@ impl<'a> Runner<'a> {
                 source,
             })?;
         match response.kind.as_str() {
-            "started" => {
+            kind @ ("started" | "attached") => {
                 proc.pid = response.pid;
                 if self.how.verbose {
-                    let line = format!(
-                        "{}: rank {}: started pid {}\n",
-                        self.ctx.name,
-                        proc.rank,
-                        response.pid.unwrap_or(-1)
-                    );
+                    let pid = response.pid.unwrap_or(-1);
+                    let what = if kind == "started" {
+                        "started"
+                    } else {
+                        "attached to"
+                    };
+                    let line = format!("{}: rank {}: {what} pid {pid}\n", self.ctx.name, proc.rank);
                     self.err.extend_from_slice(line.as_bytes());
                 }
             }
