@@ -182,7 +182,7 @@ fn targets(handle: &mut Handle, matches: &ArgMatches, of_job: Option<&IdSet>) ->
 }
 
 pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
-    let words: Vec<String> = list(matches, "command").into_iter().map(str::to_owned).collect();
+    let mut words: Vec<String> = list(matches, "command").into_iter().map(str::to_owned).collect();
     let attach = matches
         .get_flag("attach")
         .then(|| Target::new(matches, &words))
@@ -209,8 +209,6 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
         runner.attach(&ranks, &json!(target.request), &target.word)?;
         return runner.wait(false);
     }
-    let program = words.first().cloned().unwrap_or_default();
-    let mut words = words;
     if matches.get_flag("with-imp") {
         words.splice(0..0, [imp_path(&mut handle)?, "run".to_owned()]);
     }
@@ -223,7 +221,7 @@ pub(super) fn run(ctx: &Ctx, matches: &ArgMatches) -> CmdResult {
     if matches.get_flag("waitable") {
         flags |= WAITABLE;
     }
-    let mut runner = Runner::new(ctx, handle, service, &program, how);
+    let mut runner = Runner::new(ctx, handle, service, program(&words), how);
     runner.start(&ranks, &json!({ "cmd": command, "flags": flags }), background)?;
     if background {
         runner.wait_background()
@@ -247,12 +245,16 @@ pub(super) fn everywhere(
     };
     let command =
         json!({ "cwd": "/", "cmdline": words, "env": environment(ctx), "opts": {}, "channels": [] });
-    let program = words.first().map(String::as_str).unwrap_or_default();
-    let mut runner = Runner::new(ctx, handle, "rexec", program, how);
+    let mut runner = Runner::new(ctx, handle, "rexec", program(words), how);
     let flags = STDOUT | STDERR | WRITE_CREDIT;
     runner.start(ranks, &json!({ "cmd": command, "flags": flags }), false)?;
     runner.wait(true)?;
     Ok(runner.failed())
+}
+
+/// Returns what errors call a command.
+fn program(words: &[String]) -> &str {
+    words.first().map(String::as_str).unwrap_or_default()
 }
 
 /// Returns the configured flux-imp.

@@ -196,8 +196,8 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
     // By turns, so that a busy machine hurts both: the first jobs of a new instance, and the next ones of this.
     let (mut rates, mut millis) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        let fresh = bench.scratch.join("state-fresh");
-        let new = start(&state_directory(bench, "state-fresh")?)?;
+        let fresh = state_directory(bench, "state-fresh")?;
+        let new = start(&fresh)?;
         let first = sample(&new, &broker_pid(&new)?)?;
         new.stop()?;
         std::fs::remove_dir_all(&fresh)?;

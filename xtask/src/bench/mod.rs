@@ -281,6 +281,7 @@ fn line(work: &str, ours: &str, theirs: &str, ratio: &str, goal: &str, mark: &st
 
 /// Returns the middle of several measurements.
 fn median(count: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
+    anyhow::ensure!(count > 0, "nothing was measured");
     Ok(middle((0..count).map(|_| measure()).collect::<Result<_>>()?))
 }
 
