@@ -47,6 +47,10 @@ struct Line {
     plans: usize,
     /// The first job that must wait.
     blocked: Option<Place>,
+    /// A class that had jobs to try when it was last looked for.
+    open_class: u32,
+    /// Nothing of the rest can start or gets a plan in this pass.
+    rest_waits: bool,
 }
 
 impl Line {
@@ -59,7 +63,25 @@ impl Line {
             considered: 0,
             plans: 0,
             blocked: None,
+            open_class: 0,
+            rest_waits: false,
         }
+    }
+
+    /// Ends the pass over a queue when all of its other jobs are like one that was busy and nobody else gets a plan: they count as tried.
+    fn skip_rest(&mut self, waiting: &Waiting, queue: u32) -> bool {
+        if self.plans < self.rules.plans_max() || self.tried.is_none() {
+            return false;
+        }
+        match waiting.open_class(queue, &self.busy, self.open_class) {
+            Some(class) => self.open_class = class,
+            None => {
+                // those that were tried and started do not wait any more
+                self.considered = waiting.count(queue).min(self.rules.depth());
+                self.rest_waits = true;
+            }
+        }
+        self.rest_waits
     }
 
     /// Returns true when no further job of the queue may be tried.
@@ -191,10 +213,16 @@ impl Backfill {
     fn next(&mut self, queues: &[u32]) -> Option<(Place, u32)> {
         let mut best: Option<(Place, u32)> = None;
         for queue in queues {
-            let Some(line) = self.lines.get_mut(queue).filter(|line| !line.is_closed()) else {
+            let Some(line) = self.lines.get_mut(queue) else {
                 continue;
             };
+            if line.rest_waits || line.is_closed() {
+                continue;
+            }
             if line.ahead.is_empty() {
+                if line.skip_rest(&self.waiting, *queue) {
+                    continue;
+                }
                 let room = line.rules.depth() - line.considered;
                 self.waiting
                     .next(*queue, line.tried, room.min(AHEAD), &mut line.ahead);

@@ -19,11 +19,44 @@ struct Job {
     limit: f64,
 }
 
+/// The jobs of a queue.
+#[derive(Debug, Default)]
+struct Queue {
+    places: BTreeSet<Place>,
+    /// How many jobs of each class have each time limit, by the limit's bits (which are in the limits' order).
+    limits: ById<u32, BTreeMap<u64, usize>>,
+}
+
+impl Queue {
+    fn insert(&mut self, place: Place, job: &Job) {
+        self.places.insert(place);
+        let limits = self.limits.entry(job.class).or_default();
+        *limits.entry(job.limit.to_bits()).or_default() += 1;
+    }
+
+    fn remove(&mut self, place: Place, job: &Job) {
+        self.places.remove(&place);
+        let Some(limits) = self.limits.get_mut(&job.class) else {
+            return;
+        };
+        let bits = job.limit.to_bits();
+        match limits.get_mut(&bits) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                limits.remove(&bits);
+            }
+        }
+        if limits.is_empty() {
+            self.limits.remove(&job.class);
+        }
+    }
+}
+
 /// All waiting jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     jobs: ById<u64, Job>,
-    queues: BTreeMap<u32, BTreeSet<Place>>,
+    queues: BTreeMap<u32, Queue>,
 }
 
 impl Waiting {
@@ -41,16 +74,16 @@ impl Waiting {
             class: job.class,
             limit,
         };
+        self.queues.entry(job.queue).or_default().insert(place, &known);
         self.jobs.insert(job.id, known);
-        self.queues.entry(job.queue).or_default().insert(place);
         place
     }
 
     /// Removes a job; returns its queue.
     pub(crate) fn remove(&mut self, id: u64) -> Option<u32> {
         let job = self.jobs.remove(&id)?;
-        if let Some(places) = self.queues.get_mut(&job.queue) {
-            places.remove(&(Reverse(job.priority), id));
+        if let Some(queue) = self.queues.get_mut(&job.queue) {
+            queue.remove((Reverse(job.priority), id), &job);
         }
         Some(job.queue)
     }
@@ -60,9 +93,9 @@ impl Waiting {
         let Some(job) = self.jobs.get_mut(&id) else {
             return false;
         };
-        if let Some(places) = self.queues.get_mut(&job.queue) {
-            places.remove(&(Reverse(job.priority), id));
-            places.insert((Reverse(priority), id));
+        if let Some(queue) = self.queues.get_mut(&job.queue) {
+            queue.places.remove(&(Reverse(job.priority), id));
+            queue.places.insert((Reverse(priority), id));
         }
         job.priority = priority;
         true
@@ -72,24 +105,45 @@ impl Waiting {
     pub(crate) fn queues(&self) -> impl Iterator<Item = u32> + '_ {
         self.queues
             .iter()
-            .filter(|(_, places)| !places.is_empty())
-            .map(|(queue, _)| *queue)
+            .filter(|(_, queue)| !queue.places.is_empty())
+            .map(|(number, _)| *number)
     }
 
     /// Puts the first jobs of a queue behind a place into `out`, first ones last; a stretch at a time is cheaper than one by one.
     pub(crate) fn next(&self, queue: u32, behind: Option<Place>, count: usize, out: &mut Vec<Place>) {
-        let Some(places) = self.queues.get(&queue) else {
+        let Some(queue) = self.queues.get(&queue) else {
             return;
         };
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
-        out.extend(places.range((from, Bound::Unbounded)).take(count));
+        out.extend(queue.places.range((from, Bound::Unbounded)).take(count));
         out.reverse();
     }
 
     /// Returns the first of all jobs.
     pub(crate) fn first(&self) -> Option<u64> {
-        let firsts = self.queues.values().filter_map(|places| places.first());
+        let firsts = self.queues.values().filter_map(|queue| queue.places.first());
         firsts.min().map(|place| place.1)
+    }
+
+    /// Returns how many jobs of a queue wait.
+    pub(crate) fn count(&self, queue: u32) -> usize {
+        self.queues.get(&queue).map_or(0, |queue| queue.places.len())
+    }
+
+    /// Returns a class with a job that a pass must try although others of the class were busy: one with a time limit shorter than those had.
+    /// `first` is looked at before all others.
+    pub(crate) fn open_class(&self, queue: u32, busy: &ById<u32, f64>, first: u32) -> Option<u32> {
+        let limits = &self.queues.get(&queue)?.limits;
+        let is_open = |class: u32, limits: &BTreeMap<u64, usize>| {
+            let shortest = limits.keys().next().copied().map(f64::from_bits);
+            // class 0 is of requests that have none of their own
+            class == 0 || busy.get(&class).is_none_or(|busy| shortest < Some(*busy))
+        };
+        if limits.get(&first).is_some_and(|limits| is_open(first, limits)) {
+            return Some(first);
+        }
+        let mut open = limits.iter().filter(|(class, limits)| is_open(**class, limits));
+        open.next().map(|(class, _)| *class)
     }
 
     /// Returns the class and the time limit of a job; infinite without one.

@@ -222,3 +222,101 @@ fn bad_settings_are_named() {
     let logged = host.logged.borrow();
     assert!(logged[0].0 == Level::Warning && logged[0].1.contains("fair-share is not supported"));
 }
+
+/// Jobs alike are not tried one by one, and nothing comes out differently for it.
+#[test]
+fn what_a_busy_class_waits_for() {
+    let run = |kind, depth: u64, classes: bool| {
+        let config = json!({"sched-simple": {"queue-depth": depth, "reservation-depth": 3}});
+        let (mut policy, pool) = (policy(kind, config), pool(64));
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        let mut history = Vec::new();
+        for turn in 0..150_u32 {
+            let jobs: Vec<Pending> = (0..random(8))
+                .map(|at| {
+                    let (id, cores) = (u64::from(turn) * 10 + at, 1 + random(3) * 5);
+                    let duration = f64::from(u32::try_from(random(40)).unwrap());
+                    pool.needs.borrow_mut().insert(id, cores);
+                    if duration > 0.0 {
+                        pool.durations.borrow_mut().insert(id, duration);
+                    }
+                    Pending {
+                        id,
+                        priority: if random(20) == 0 { 17 } else { 16 },
+                        duration,
+                        queue: u32::try_from(random(2)).unwrap(),
+                        class: if classes { u32::try_from(cores).unwrap() } else { 0 },
+                        ..Pending::default()
+                    }
+                })
+                .collect();
+            policy.submitted(&jobs);
+            if random(10) == 0 {
+                let id = random(u64::from(turn) * 10 + 1);
+                if pool.needs.borrow_mut().remove(&id).is_some() {
+                    policy.removed(&[id]);
+                }
+            }
+            if random(10) == 0 {
+                policy.reprioritized(&[(random(u64::from(turn) * 10 + 1), 20)]);
+            }
+            let ends = random(3) == 0;
+            if ends {
+                end(&pool, f64::from(turn));
+                // what has no limit ends, too, sometimes
+                let mut running = pool.running.borrow_mut();
+                if let Some(at) = running.iter().position(|(end, _)| end.is_infinite()) {
+                    *pool.free.borrow_mut() += running.remove(at).1;
+                }
+            }
+            let changes = if ends { BOTH } else { QUEUE };
+            while policy.schedule(&pool, changes) {}
+            history.push((started(&pool), pool.plans.borrow().clone()));
+        }
+        let asked = *pool.asked.borrow();
+        (history, asked)
+    };
+    for kind in [Kind::Fcfs, Kind::Easy, Kind::Conservative, Kind::Hybrid] {
+        for depth in [5, 100, 100_000] {
+            let (wanted, asked) = run(kind, depth, false);
+            let (found, asked_by_class) = run(kind, depth, true);
+            assert!(asked_by_class <= asked);
+            assert!(wanted.iter().filter(|turn| !turn.0.is_empty()).count() > 20);
+            assert_eq!(found, wanted, "{kind:?}, depth {depth}");
+        }
+    }
+}
+
+#[test]
+fn jobs_that_were_not_tried_one_by_one_count() {
+    for (depth, wanted) in [(100, vec![]), (1000, vec![900])] {
+        let config = json!({"sched-simple": {"queue-depth": depth}});
+        let (mut policy, pool) = (policy(Kind::Easy, config), pool(4));
+        let job = |id, class, duration| Pending {
+            id,
+            priority: if class == 1 { 16 } else { 17 },
+            duration,
+            class,
+            ..Pending::default()
+        };
+        let mut jobs = vec![job(1, 3, 100.0), job(2, 4, 50.0)];
+        jobs.extend((3..203).map(|id| job(id, 1, 200.0)));
+        for job in &jobs {
+            pool.needs.borrow_mut().insert(job.id, u64::from(job.class));
+            pool.durations.borrow_mut().insert(job.id, job.duration);
+        }
+        policy.submitted(&jobs);
+        policy.schedule(&pool, BOTH);
+        assert_eq!(started(&pool), [1]);
+        assert!(*pool.asked.borrow() < 5);
+        submit(&mut policy, &pool, &[(900, 16, 1, 10.0, 0)]);
+        policy.schedule(&pool, QUEUE);
+        assert_eq!(started(&pool), wanted);
+    }
+}
