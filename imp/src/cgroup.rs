@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 
+use crate::refusal::demand;
 use crate::sys::fd::{filesystem, mkdirat, openat, rmdirat};
 
 /// `CGROUP2_SUPER_MAGIC`, `PROC_SUPER_MAGIC`
@@ -70,18 +71,16 @@ impl Drop for Cgroup {
 fn own_group() -> Result<File, String> {
     let failed = |what: &'static str| move |err: std::io::Error| format!("{what}: {err}");
     let proc = File::open("/proc/self/cgroup").map_err(failed("/proc/self/cgroup"))?;
-    if filesystem(&proc).map_err(failed("/proc"))? != PROC {
-        return Err("/proc is not what it should be".to_owned());
-    }
+    let kind = filesystem(&proc).map_err(failed("/proc"))?;
+    demand(kind == PROC, "/proc is not what it should be")?;
     let mut text = String::new();
     proc.take(TEXT_MAX)
         .read_to_string(&mut text)
         .map_err(failed("/proc/self/cgroup"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = path.ok_or("control groups version 2 are not there")?;
-    if path.split('/').any(|name| name == "..") {
-        return Err("its control group is outside of its namespace".to_owned());
-    }
+    let inside = path.split('/').all(|name| name != "..");
+    demand(inside, "its control group is outside of its namespace")?;
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let root = ROOTS
         .iter()

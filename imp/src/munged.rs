@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::path;
+use crate::refusal::demand;
 use crate::sys::fd;
 
 /// How long is waited before a busy munged is tried again.
@@ -30,11 +31,8 @@ pub fn connect(socket: &Path, time: Duration) -> io::Result<UnixStream> {
     let parent = fd::openat(Some(&above), parent, flags, 0)
         .map_err(|err| refuse(format!("{text}: its directory cannot be opened: {err}")))?
         .metadata()?;
-    if parent.mode() & 0o022 != 0 {
-        return Err(refuse(format!(
-            "{text}: its directory may be written by others than its owner"
-        )));
-    }
+    let shared = format!("{text}: its directory may be written by others than its owner");
+    demand(parent.mode() & 0o022 == 0, shared).map_err(refuse)?;
     let (path, deadline) = (CString::new(text)?, Instant::now() + time);
     let stream = loop {
         match fd::connect(&path) {
@@ -46,11 +44,8 @@ pub fn connect(socket: &Path, time: Duration) -> io::Result<UnixStream> {
         }
     };
     let server = fd::peer_uid(&stream)?;
-    if server != 0 && server != parent.uid() {
-        return Err(refuse(format!(
-            "{text}: userid {server} listens, not root or userid {}",
-            parent.uid()
-        )));
-    }
+    let owner = parent.uid();
+    let stranger = format!("{text}: userid {server} listens, not root or userid {owner}");
+    demand(server == 0 || server == owner, stranger).map_err(refuse)?;
     Ok(stream)
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 
 use crate::limits::{self, Limits};
+use crate::refusal::demand;
 use crate::sys::cred::{self, Ids};
 use crate::sys::{fd, process, signal};
 
@@ -53,9 +54,11 @@ pub fn clean() -> Result<Caller, String> {
     process::clear_environment().map_err(failed("clear the environment"))?;
     let limits = Limits::current().map_err(failed("read limits"))?;
     limits::prepare()?;
-    if process::secure_bits().map_err(failed("read secure bits"))? != 0 {
-        return Err("secure bits are set: a switch of users would not be one".to_owned());
-    }
+    let bits = process::secure_bits().map_err(failed("read secure bits"))?;
+    demand(
+        bits == 0,
+        "secure bits are set: a switch of users would not be one",
+    )?;
     let users = cred::user_ids().map_err(failed("read user ids"))?;
     let task = match std::env::args_os().nth(1) {
         _ if users.effective != 0 || users.real == 0 => None,

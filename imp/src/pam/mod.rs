@@ -6,6 +6,7 @@ use std::ffi::CString;
 
 use self::sys::{CLOSE, DELETE, ESTABLISH, Handle, OPEN};
 use crate::limits::Limits;
+use crate::refusal::demand;
 
 /// Name of the stack: `/etc/pam.d/flux`.
 const SERVICE: &std::ffi::CStr = c"flux";
@@ -42,9 +43,8 @@ impl Session {
             return Err(failure);
         }
         session.open = true;
-        if !session.handle.is_about(&user)? {
-            return Err("pam: a module changed the user".to_owned());
-        }
+        let same = session.handle.is_about(&user)?;
+        demand(same, "pam: a module changed the user")?;
         session.limits = limits()?;
         own.restore();
         Ok(session)

@@ -7,6 +7,8 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
+use crate::refusal::demand;
+
 /// `PAM_SUCCESS`
 const SUCCESS: c_int = 0;
 /// `PAM_CONV_ERR`
@@ -26,39 +28,60 @@ struct Conversation {
 #[derive(Debug)]
 struct Opaque([u8; 0]);
 
-#[link(name = "libpam.so.0", kind = "dylib", modifiers = "+verbatim")]
-unsafe extern "C" {
-    fn pam_start(
-        service: *const c_char,
-        user: *const c_char,
-        conversation: *const Conversation,
-        handle: *mut *mut Opaque,
-    ) -> c_int;
-    fn pam_set_item(handle: *mut Opaque, item: c_int, value: *const c_void) -> c_int;
-    fn pam_get_item(handle: *const Opaque, item: c_int, value: *mut *const c_void) -> c_int;
-    fn pam_setcred(handle: *mut Opaque, flags: c_int) -> c_int;
-    fn pam_open_session(handle: *mut Opaque, flags: c_int) -> c_int;
-    fn pam_close_session(handle: *mut Opaque, flags: c_int) -> c_int;
-    fn pam_end(handle: *mut Opaque, status: c_int) -> c_int;
-    fn pam_strerror(handle: *mut Opaque, status: c_int) -> *const c_char;
+/// Declares libpam's calls, and how all of them are found.
+macro_rules! calls {
+    ($($name:ident($($argument:ty),*) -> $result:ty;)*) => {
+        /// libpam. It is loaded for the first session: a node that opens none does not have its code in the process.
+        #[derive(Debug)]
+        struct Library {
+            $($name: unsafe extern "C" fn($($argument),*) -> $result,)*
+        }
+
+        impl Library {
+            fn load() -> Result<Library, String> {
+                // SAFETY: the name ends with NUL; a setuid program's search for it ignores the environment.
+                let library = unsafe { libc::dlopen(c"libpam.so.0".as_ptr(), libc::RTLD_NOW) };
+                demand(!library.is_null(), "pam: libpam.so.0 cannot be loaded")?;
+                Ok(Library {
+                    $($name: {
+                        let name = concat!(stringify!($name), "\0").as_ptr();
+                        // SAFETY: the library stays loaded, the name ends with NUL.
+                        let found = unsafe { libc::dlsym(library, name.cast()) };
+                        demand(!found.is_null(), concat!("pam: no ", stringify!($name)))?;
+                        // SAFETY: not null, so the call of that name, whose type pam_appl.h gives.
+                        unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> $result>(found) }
+                    },)*
+                })
+            }
+        }
+    };
 }
+
+calls! {
+    pam_start(*const c_char, *const c_char, *const Conversation, *mut *mut Opaque) -> c_int;
+    pam_set_item(*mut Opaque, c_int, *const c_void) -> c_int;
+    pam_get_item(*const Opaque, c_int, *mut *const c_void) -> c_int;
+    pam_setcred(*mut Opaque, c_int) -> c_int;
+    pam_open_session(*mut Opaque, c_int) -> c_int;
+    pam_close_session(*mut Opaque, c_int) -> c_int;
+    pam_end(*mut Opaque, c_int) -> c_int;
+    pam_strerror(*mut Opaque, c_int) -> *const c_char;
+}
+
+type Call = unsafe extern "C" fn(*mut Opaque, c_int) -> c_int;
 
 /// A call of a session's beginning or end: its name, itself, its flags.
 #[derive(Debug)]
-pub struct Step(
-    &'static str,
-    unsafe extern "C" fn(*mut Opaque, c_int) -> c_int,
-    c_int,
-);
+pub struct Step(&'static str, fn(&Library) -> Call, c_int);
 
 /// Gives the process the user's credentials.
-pub const ESTABLISH: Step = Step("pam_setcred", pam_setcred, 2);
+pub const ESTABLISH: Step = Step("pam_setcred", |pam| pam.pam_setcred, 2);
 /// Takes the credentials away again.
-pub const DELETE: Step = Step("pam_setcred", pam_setcred, 4);
+pub const DELETE: Step = Step("pam_setcred", |pam| pam.pam_setcred, 4);
 /// Opens the session.
-pub const OPEN: Step = Step("pam_open_session", pam_open_session, 0);
+pub const OPEN: Step = Step("pam_open_session", |pam| pam.pam_open_session, 0);
 /// Closes the session.
-pub const CLOSE: Step = Step("pam_close_session", pam_close_session, 0);
+pub const CLOSE: Step = Step("pam_close_session", |pam| pam.pam_close_session, 0);
 
 /// Nobody is there to answer, and nobody to read: whatever a module says or asks fails.
 extern "C" fn converse(_: c_int, _: *mut c_void, _: *mut c_void, _: *mut c_void) -> c_int {
@@ -68,6 +91,7 @@ extern "C" fn converse(_: c_int, _: *mut c_void, _: *mut c_void, _: *mut c_void)
 /// A conversation with libpam; ends with it.
 #[derive(Debug)]
 pub struct Handle {
+    pam: Library,
     raw: *mut Opaque,
     last: c_int,
 }
@@ -81,16 +105,18 @@ impl Handle {
             data: std::ptr::null_mut(),
         };
         let mut handle = Handle {
+            pam: Library::load()?,
             raw: std::ptr::null_mut(),
             last: SUCCESS,
         };
         let (service, name) = (service.as_ptr(), user.as_ptr());
         // SAFETY: the texts end with NUL, the conversation is copied during the call, `raw` is writable.
-        let status = unsafe { pam_start(service, name, &raw const conversation, &raw mut handle.raw) };
+        let status =
+            unsafe { (handle.pam.pam_start)(service, name, &raw const conversation, &raw mut handle.raw) };
         handle.check("pam_start", status)?;
         for (item, value) in [(ITEM_USER, user), (ITEM_RUSER, caller)] {
             // SAFETY: the handle is live; libpam copies the text.
-            let status = unsafe { pam_set_item(handle.raw, item, value.as_ptr().cast()) };
+            let status = unsafe { (handle.pam.pam_set_item)(handle.raw, item, value.as_ptr().cast()) };
             handle.check("pam_set_item", status)?;
         }
         Ok(handle)
@@ -100,7 +126,7 @@ impl Handle {
     pub fn is_about(&mut self, user: &CStr) -> Result<bool, String> {
         let mut value = std::ptr::null();
         // SAFETY: the handle is live, `value` is writable.
-        let status = unsafe { pam_get_item(self.raw, ITEM_USER, &raw mut value) };
+        let status = unsafe { (self.pam.pam_get_item)(self.raw, ITEM_USER, &raw mut value) };
         self.check("pam_get_item", status)?;
         // SAFETY: where it is not null, PAM_USER is a text with NUL that belongs to the live handle.
         Ok(!value.is_null() && unsafe { CStr::from_ptr(value.cast()) } == user)
@@ -109,7 +135,7 @@ impl Handle {
     /// Does a step.
     pub fn call(&mut self, Step(name, step, flags): Step) -> Result<(), String> {
         // SAFETY: the handle is live, and `step` is one of the calls above.
-        let status = unsafe { step(self.raw, flags) };
+        let status = unsafe { step(&self.pam)(self.raw, flags) };
         self.check(name, status)
     }
 
@@ -119,10 +145,8 @@ impl Handle {
             return Ok(());
         }
         // SAFETY: libpam's texts are constants, whatever the handle.
-        let text = unsafe { pam_strerror(self.raw, status) };
-        if text.is_null() {
-            return Err(format!("pam: {call}: status {status}"));
-        }
+        let text = unsafe { (self.pam.pam_strerror)(self.raw, status) };
+        demand(!text.is_null(), format!("pam: {call}: status {status}"))?;
         // SAFETY: not null, so a constant text with NUL.
         let why = unsafe { CStr::from_ptr(text) };
         Err(format!("pam: {call}: {}", why.to_string_lossy()))
@@ -133,7 +157,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if !self.raw.is_null() {
             // SAFETY: the handle is live and not used again.
-            unsafe { pam_end(self.raw, self.last) };
+            unsafe { (self.pam.pam_end)(self.raw, self.last) };
         }
     }
 }

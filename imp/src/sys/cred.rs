@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::check;
+use super::{check, demand};
 
 /// Real, effective and saved id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +62,7 @@ pub fn groups_are(wanted: &[u32], room: &mut [u32]) -> io::Result<()> {
     // SAFETY: the kernel writes at most `len` numbers.
     let count = check(unsafe { libc::syscall(libc::SYS_getgroups, room.len(), room.as_mut_ptr()) })?;
     let have = usize::try_from(count).ok().and_then(|count| room.get(..count));
-    let same = have == Some(wanted);
-    same.then_some(())
-        .ok_or(io::Error::from_raw_os_error(libc::EPERM))
+    demand(have == Some(wanted), libc::EPERM)
 }
 
 /// Becomes root in every respect; the caller is root in effect. Allocates nothing.
@@ -101,9 +99,7 @@ fn prove_no_way_back(uid: u32, gid: u32) -> io::Result<()> {
         && set_groups(&[]).is_err()
         && (gid == 0 || set_group(0).is_err())
         && capabilities_are_empty();
-    // A number, not a text: nothing may be allocated here.
-    gone.then_some(())
-        .ok_or(io::Error::from_raw_os_error(libc::EPERM))
+    demand(gone, libc::EPERM)
 }
 
 /// `struct __user_cap_header_struct`: `_LINUX_CAPABILITY_VERSION_3`, and this process.

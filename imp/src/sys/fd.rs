@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::check;
+use super::{check, demand};
 
 /// Opens `name` below `directory` with `O_CLOEXEC`; `None` stands for the working directory.
 pub fn openat(directory: Option<&File>, name: &CStr, flags: i32, mode: u32) -> io::Result<File> {
@@ -90,9 +90,7 @@ pub fn connect(path: &CStr) -> io::Result<UnixStream> {
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = 1;
     let bytes = path.to_bytes();
-    if bytes.len() >= address.sun_path.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    demand(bytes.len() < address.sun_path.len(), libc::EINVAL)?;
     for (to, from) in address.sun_path.iter_mut().zip(bytes) {
         *to = from.cast_signed();
     }
@@ -108,16 +106,9 @@ pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
     let mut peer = [0, u32::MAX, u32::MAX];
     let mut size = 12;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    let (fd, to) = (stream.as_raw_fd(), peer.as_mut_ptr().cast());
     // SAFETY: `peer` has `size` bytes: a `struct ucred`, which is pid, uid and gid.
-    check(unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            level,
-            option,
-            peer.as_mut_ptr().cast(),
-            &raw mut size,
-        )
-    })?;
+    check(unsafe { libc::getsockopt(fd, level, option, to, &raw mut size) })?;
     let [_, uid, _] = peer;
     Ok(uid)
 }

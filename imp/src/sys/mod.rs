@@ -22,6 +22,12 @@ fn check<T: PartialEq + From<i8>>(result: T) -> io::Result<T> {
     }
 }
 
+/// Goes on only where `condition` holds; otherwise the error is the one of this number. Allocates nothing.
+fn demand(condition: bool, otherwise: i32) -> io::Result<()> {
+    let error = || io::Error::from_raw_os_error(otherwise);
+    condition.then_some(()).ok_or_else(error)
+}
+
 /// Compares a name with a shell's pattern: `*`, `?`, `[…]`. Texts with NUL do not match.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (Ok(pattern), Ok(name)) = (CString::new(pattern), CString::new(name)) else {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::parent_id;
 
-use super::check;
+use super::{check, demand};
 
 /// A child process, named by its number until [`reap`] has taken its status: the number is not given away before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +116,7 @@ pub fn become_reaper() -> io::Result<()> {
 /// Asks for SIGKILL when the parent ends; fails when it is `parent` no longer. Allocates nothing.
 pub fn die_with(parent: u32) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, 9)?;
-    if parent_id() == parent {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(libc::ESRCH))
-    }
+    demand(parent_id() == parent, libc::ESRCH)
 }
 
 /// Returns the secure bits (0 unless somebody changed what a switch of users means).
