@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smallvec::SmallVec;
+
 use super::by_id::ById;
 use super::feasible::{Need, size};
 use super::future::{self, Window};
@@ -78,8 +80,8 @@ impl Plan {
 /// The future of a pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Planner {
-    /// By position.
-    tenants: Vec<Vec<Tenant>>,
+    /// By position. A node often has one, and all nodes are gone through to plan for a large job.
+    tenants: Vec<SmallVec<[Tenant; 1]>>,
     /// All jobs that hold something by their end.
     pub(super) ends: BTreeSet<(Time, u64)>,
     pub(super) plans: BTreeMap<PlanId, Plan>,
@@ -113,7 +115,7 @@ impl View {
 impl Planner {
     fn of(pool: &ResourcePool) -> Planner {
         let mut planner = Planner {
-            tenants: vec![Vec::new(); pool.inventory.len()],
+            tenants: vec![SmallVec::new(); pool.inventory.len()],
             ..Planner::default()
         };
         for (&id, holding) in &pool.held {
@@ -123,7 +125,7 @@ impl Planner {
     }
 
     pub(super) fn tenants(&self, position: usize) -> &[Tenant] {
-        self.tenants.get(position).map_or(&[], Vec::as_slice)
+        self.tenants.get(position).map_or(&[], SmallVec::as_slice)
     }
 
     /// Returns the plans on a node.
