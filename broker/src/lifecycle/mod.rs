@@ -13,4 +13,4 @@ mod startlog;
 
 pub(crate) use program::environment as program_environment;
 pub use service::begin;
-pub use service::{Lifecycle, Options, post};
+pub use service::{Lifecycle, Options, post, scheduler_settled};

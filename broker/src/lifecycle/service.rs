@@ -18,6 +18,11 @@ use tokio::signal::unix::{self, SignalKind};
 /// instance its exit code; after that jobs are cancelled while it still runs.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The scheduler's module.
+const SCHEDULER: &str = "sched-simple";
+/// How long the initial program is held back for a scheduler that takes no jobs yet: a user's first command should not find it missing.
+const SCHEDULER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What the command line decided.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -41,6 +46,9 @@ pub struct Lifecycle {
     /// Cleanup commands run so far.
     pub(super) cleanup_count: usize,
     pub(super) rc2: Option<InitialProgram>,
+    /// The scheduler takes jobs, or is known not to.
+    scheduler_settled: bool,
+    program_begun: bool,
     /// The initial program was told that the instance ends.
     told_program: bool,
     online: IdSet,
@@ -87,6 +95,16 @@ pub fn post(cx: &mut Cx<'_>, event: &'static str) {
     cx.to::<Lifecycle>("state-machine", move |me, cx| me.post(cx, event));
 }
 
+/// The scheduler takes jobs, or it is known that it does not: the initial program need not wait for it any longer.
+pub fn scheduler_settled(cx: &mut Cx<'_>) {
+    cx.to::<Lifecycle>("state-machine", |me, cx| {
+        me.scheduler_settled = true;
+        if cx.rank() == 0 && cx.attrs.get("broker.rc2_none").is_none() {
+            me.begin_program(cx);
+        }
+    });
+}
+
 impl Lifecycle {
     /// Returns the driver in its first state.
     pub fn new(options: Options) -> Self {
@@ -101,6 +119,8 @@ impl Lifecycle {
             cleanup: Vec::new(),
             cleanup_count: 0,
             rc2: None,
+            scheduler_settled: false,
+            program_begun: false,
             told_program: false,
             online: IdSet::default(),
             quorum: 1,
@@ -295,7 +315,16 @@ impl Lifecycle {
         }
         if cx.attrs.get("broker.rc2_none").is_some() {
             self.post(cx, "rc2-none");
+        } else if self.scheduler_settled || !self.loaded.iter().any(|name| name == SCHEDULER) {
+            self.begin_program(cx);
         } else {
+            cx.timer(SCHEDULER_PATIENCE, |me: &mut Lifecycle, cx| me.begin_program(cx));
+        }
+    }
+
+    /// Starts the initial program, once.
+    fn begin_program(&mut self, cx: &mut Cx<'_>) {
+        if self.state == State::Run && !std::mem::replace(&mut self.program_begun, true) {
             self.start_program(cx);
         }
     }

@@ -10,6 +10,7 @@
 //! (adopt) and what waits (alloc), so that the order of loading modules does not matter.
 
 use super::engine::{self, Engine, PolicyEngine};
+use crate::lifecycle;
 use crate::modules::job_manager::SchedRequest;
 use crate::modules::job_manager::api::{self as job_manager, SchedEvent};
 use crate::modules::resource::api::{self as resource, AcquireUpdate};
@@ -112,6 +113,7 @@ impl Sched {
         for (_, req) in self.waiting.drain() {
             cx.fail_with(&req, err);
         }
+        lifecycle::scheduler_settled(cx);
     }
 
     /// Takes requests of the job manager.
@@ -289,10 +291,12 @@ impl Sched {
                 if !self.ready {
                     self.ready = true;
                     job_manager::sched_ready(cx, true);
+                    lifecycle::scheduler_settled(cx);
                 }
             }
             SchedAnswer::Defined(Err(why)) => {
                 cx.log_as_me(2, &format!("resources cannot be used: {why}"));
+                lifecycle::scheduler_settled(cx);
             }
             SchedAnswer::Feasible { token, result } => {
                 let Some(req) = self.waiting.remove(&token) else {
