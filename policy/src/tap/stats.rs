@@ -36,19 +36,20 @@ impl Times {
         }
     }
 
-    /// Returns the time that this share of the calls does not exceed, within a fifth.
+    /// Returns the time that this share of the calls does not exceed, as if the times of a class were spread evenly over it.
     pub(super) fn quantile(&self, share: f64) -> Duration {
         let all: u64 = self.counts.iter().map(|count| u64::from(*count)).sum();
         #[expect(clippy::cast_precision_loss, reason = "a share of a count")]
-        let all = all as f64;
+        let wanted = all as f64 * share;
         let mut seen = 0.0;
         for (class, count) in self.counts.iter().enumerate() {
-            seen += f64::from(*count);
-            if *count > 0 && seen >= all * share {
+            let count = f64::from(*count);
+            if count > 0.0 && seen + count >= wanted {
                 let (power, quarter) = (class / 4, class % 4);
-                let nanos = (4_u64 + u64::try_from(quarter).unwrap_or(0) + 1) << power;
-                return Duration::from_nanos(nanos);
+                let from = Duration::from_nanos((4 + u64::try_from(quarter).unwrap_or(0)) << power);
+                return from + Duration::from_nanos(1 << power).mul_f64((wanted - seen) / count);
             }
+            seen += count;
         }
         Duration::ZERO
     }
@@ -88,11 +89,11 @@ mod tests {
         }
         times.add(Duration::from_millis(3));
         let (half, nearly_all, all) = (times.quantile(0.5), times.quantile(0.98), times.quantile(1.0));
-        assert!(
-            half >= Duration::from_nanos(800) && half < Duration::from_nanos(1000),
-            "{half:?}"
-        );
-        assert_eq!(half, nearly_all);
+        // their class is that of 768 to 896 ns
+        for (found, wanted) in [(half, 768 + 64), (nearly_all, 768 + 126)] {
+            let wanted = Duration::from_nanos(wanted);
+            assert!(found.abs_diff(wanted) < Duration::from_nanos(2), "{found:?}");
+        }
         assert!(
             all >= Duration::from_millis(3) && all < Duration::from_millis(4),
             "{all:?}"
