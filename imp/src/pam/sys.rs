@@ -39,14 +39,15 @@ macro_rules! calls {
 
         impl Library {
             fn load() -> Result<Library, String> {
+                // Modules that are not linked with libpam find its calls.
+                let flags = libc::RTLD_NOW | libc::RTLD_GLOBAL;
                 // SAFETY: the name ends with NUL; a setuid program's search for it ignores the environment.
-                let library = unsafe { libc::dlopen(c"libpam.so.0".as_ptr(), libc::RTLD_NOW) };
+                let library = unsafe { libc::dlopen(c"libpam.so.0".as_ptr(), flags) };
                 demand(!library.is_null(), "pam: libpam.so.0 cannot be loaded")?;
                 Ok(Library {
                     $($name: {
-                        let name = concat!(stringify!($name), "\0").as_ptr();
                         // SAFETY: the library stays loaded, the name ends with NUL.
-                        let found = unsafe { libc::dlsym(library, name.cast()) };
+                        let found = unsafe { libc::dlsym(library, concat!(stringify!($name), "\0").as_ptr().cast()) };
                         demand(!found.is_null(), concat!("pam: no ", stringify!($name)))?;
                         // SAFETY: not null, so the call of that name, whose type pam_appl.h gives.
                         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> $result>(found) }
