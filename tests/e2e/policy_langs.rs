@@ -11,7 +11,13 @@ fn sandbox() -> Sandbox {
         std::env::var("PATH").unwrap_or_default(),
     ];
     let cache = bindir().join("../wasm/langs/zig-cache").display().to_string();
-    Sandbox::new()
+    let sandbox = Sandbox::new();
+    let sandbox = match std::env::var("FLUX_POLICY_COMPILE") {
+        // an optimised one
+        Ok(compiler) => sandbox.env("FLUX_POLICY_COMPILE", &compiler),
+        Err(_) => sandbox,
+    };
+    sandbox
         .env("PATH", &path.join(":"))
         .env("NODE_PATH", &langs("node_modules"))
         .env("ZIG_GLOBAL_CACHE_DIR", &cache)
