@@ -193,8 +193,9 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
         }
     }
     let after = usage(&pid, &dir)?;
-    // By turns, so that a busy machine hurts both: the first jobs of a new instance, and the next ones of this.
-    let (mut rates, mut millis) = (Vec::new(), Vec::new());
+    // By turns, so that a busy machine hurts both: the first jobs of a new instance, and the next ones of this. What counts is the middle of
+    // the turns' ratios: the speed of the machine differs more from turn to turn than within one.
+    let (mut fractions, mut millis) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
         let fresh = state_directory(bench, "state-fresh")?;
         let new = start(&fresh)?;
@@ -202,11 +203,10 @@ pub(super) fn history(bench: &Bench) -> Result<Vec<Figure>> {
         new.stop()?;
         std::fs::remove_dir_all(&fresh)?;
         let last = sample(&instance, &pid)?;
-        rates.push((first.0, last.0));
+        fractions.push(last.0 / first.0);
         millis.push((first.1, last.1));
     }
-    let rate = |turn: fn(&(f64, f64)) -> f64| middle(rates.iter().map(turn).collect());
-    let fraction = rate(|turn| turn.1) / rate(|turn| turn.0);
+    let fraction = middle(fractions);
     let cpu = |turn: fn(&(f64, f64)) -> f64| middle(millis.iter().map(turn).collect());
     let (cpu_first, cpu_last) = (cpu(|turn| turn.0), cpu(|turn| turn.1));
     done += u32::try_from(TURNS)? * SAMPLE;
