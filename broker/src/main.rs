@@ -4,6 +4,11 @@ use flux_broker::start::{Arguments, run};
 use std::io::Write;
 use std::process::ExitCode;
 
+/// A third of the busiest thread's time went into the C library's allocator, and more the longer an instance had run
+/// (docs/design/0008-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args().skip(1))
         .map_err(|err| err.to_string())

@@ -48,7 +48,8 @@ pub struct Lifecycle {
     pub(super) rc2: Option<InitialProgram>,
     /// The scheduler takes jobs, or is known not to.
     scheduler_settled: bool,
-    program_begun: bool,
+    /// The initial program is to be started.
+    program_waits: bool,
     /// The initial program was told that the instance ends.
     told_program: bool,
     online: IdSet,
@@ -99,9 +100,7 @@ pub fn post(cx: &mut Cx<'_>, event: &'static str) {
 pub fn scheduler_settled(cx: &mut Cx<'_>) {
     cx.to::<Lifecycle>("state-machine", |me, cx| {
         me.scheduler_settled = true;
-        if cx.rank() == 0 && cx.attrs.get("broker.rc2_none").is_none() {
-            me.begin_program(cx);
-        }
+        me.begin_program(cx);
     });
 }
 
@@ -120,7 +119,7 @@ impl Lifecycle {
             cleanup_count: 0,
             rc2: None,
             scheduler_settled: false,
-            program_begun: false,
+            program_waits: false,
             told_program: false,
             online: IdSet::default(),
             quorum: 1,
@@ -315,16 +314,19 @@ impl Lifecycle {
         }
         if cx.attrs.get("broker.rc2_none").is_some() {
             self.post(cx, "rc2-none");
-        } else if self.scheduler_settled || !self.loaded.iter().any(|name| name == SCHEDULER) {
+            return;
+        }
+        self.program_waits = true;
+        if self.scheduler_settled || !self.loaded.iter().any(|name| name == SCHEDULER) {
             self.begin_program(cx);
         } else {
             cx.timer(SCHEDULER_PATIENCE, |me: &mut Lifecycle, cx| me.begin_program(cx));
         }
     }
 
-    /// Starts the initial program, once.
+    /// Starts the initial program, if it waits.
     fn begin_program(&mut self, cx: &mut Cx<'_>) {
-        if self.state == State::Run && !std::mem::replace(&mut self.program_begun, true) {
+        if self.state == State::Run && std::mem::take(&mut self.program_waits) {
             self.start_program(cx);
         }
     }

@@ -16,11 +16,13 @@ use flux_formats::msg::{Kind, Message, role};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Posts taken from a mailbox in one go.
 const BATCH: usize = 256;
+/// Memory that nobody uses is looked for so often at most. (An idle broker is woken by the heartbeat.)
+const TIDY_PERIOD: Duration = Duration::from_secs(1);
 
 /// The services of one broker and what they share.
 pub struct Hub {
@@ -300,9 +302,9 @@ impl Hub {
     /// Does what is queued, then waits a little for tasks, threads and timers.
     #[cfg(test)]
     pub(super) async fn run_turn(&mut self) {
-        self.fire_timers();
+        self.fire_timers(Instant::now());
         self.run_queue();
-        let patience = tokio::time::sleep(std::time::Duration::from_millis(5));
+        let patience = tokio::time::sleep(Duration::from_millis(5));
         tokio::select! {
             Some((slot, call)) = self.from_threads.recv() => self.core.queue.push_back(Work::Call(slot, call)),
             Some((slot, call)) = self.from_tasks.recv() => self.core.queue.push_back(Work::Call(slot, call)),
@@ -317,8 +319,7 @@ impl Hub {
         }
     }
 
-    fn fire_timers(&mut self) {
-        let now = Instant::now();
+    fn fire_timers(&mut self, now: Instant) {
         while let Some((slot, call)) = self.core.timers.pop_due(now) {
             self.core.queue.push_back(Work::Call(slot, call));
         }
@@ -329,10 +330,16 @@ impl Hub {
         let mut threads = Vec::with_capacity(BATCH);
         let mut tasks = Vec::with_capacity(BATCH);
         let mut alarm = Alarm::default();
+        let mut tidied = Instant::now();
         loop {
-            self.fire_timers();
+            let now = Instant::now();
+            self.fire_timers(now);
             self.take_library_logs();
             self.run_queue();
+            if now - tidied >= TIDY_PERIOD {
+                crate::sys::allocator::give_back();
+                tidied = now;
+            }
             if let Some(code) = self.core.exit {
                 self.core.flush_clients();
                 self.core.tasks.abort_all();
@@ -341,7 +348,7 @@ impl Hub {
             while self.core.tasks.try_join_next().is_some() {}
             let deadline = self.core.timers.next_deadline();
             // every wait has an end: a timer (the heartbeat at the latest) or a post
-            let until = deadline.unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(60));
+            let until = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 biased;
                 _ = self.from_threads.recv_many(&mut threads, BATCH) => {

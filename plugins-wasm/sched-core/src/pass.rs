@@ -3,7 +3,8 @@
 //! A *pass* tries the jobs of all queues in one order. After it every job was tried or stands behind a limit; until resources or the order
 //! change only new jobs need to be tried. A pass that reaches the broker's limit for one call goes on where it stopped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use flux_policy_sdk::{AllocFailure, Changes, Host, Pending, Plan, Pool, Refusal};
 
@@ -24,8 +25,8 @@ pub struct Backfill {
     /// The last place that has a plan: whoever comes before it changes all that follows.
     last_planned: Option<Place>,
     lines: BTreeMap<u32, Line>,
-    /// Jobs that came since they were last tried.
-    fresh: BTreeSet<(Place, u32)>,
+    /// Jobs that came since they were last tried, in no order.
+    fresh: Vec<(Place, u32)>,
     /// All must be tried anew.
     anew: bool,
     /// A pass is under way.
@@ -69,8 +70,8 @@ impl Line {
     }
 
     /// Ends the pass over a queue when all of its other jobs are like one that was busy and nobody else gets a plan: they count as tried.
-    fn skip_rest(&mut self, waiting: &Waiting, queue: u32) -> bool {
-        if self.plans < self.rules.plans_max() || self.tried.is_none() {
+    fn skip_rest(&mut self, waiting: &mut Waiting, queue: u32) -> bool {
+        if self.plans < self.rules.plans_max() || self.busy.is_empty() {
             return false;
         }
         match waiting.open_class(queue, &self.busy, self.open_class) {
@@ -110,7 +111,7 @@ impl Backfill {
             plans: ById::default(),
             last_planned: None,
             lines: BTreeMap::new(),
-            fresh: BTreeSet::new(),
+            fresh: Vec::new(),
             anew: true,
             running: false,
         })
@@ -136,7 +137,7 @@ impl Backfill {
             if passes || self.last_planned.is_some_and(|last| place < last) {
                 self.anew = true;
             } else if !self.anew {
-                self.fresh.insert((place, job.queue));
+                self.fresh.push((place, job.queue));
             }
         }
     }
@@ -220,7 +221,7 @@ impl Backfill {
                 continue;
             }
             if line.ahead.is_empty() {
-                if line.skip_rest(&self.waiting, *queue) {
+                if line.skip_rest(&mut self.waiting, *queue) {
                     continue;
                 }
                 let room = line.rules.depth() - line.considered;
@@ -237,13 +238,16 @@ impl Backfill {
 
     /// Tries jobs that came since the last pass, behind all that was tried then.
     fn try_fresh(&mut self, pool: &dyn Pool) -> bool {
-        while let Some((place, queue)) = self.fresh.pop_first() {
+        // the first ones last
+        self.fresh.sort_unstable_by_key(|fresh| Reverse(*fresh));
+        self.fresh.dedup();
+        while let Some((place, queue)) = self.fresh.pop() {
             if self.line(pool, queue).is_closed() {
                 continue;
             }
             match self.attempt(pool, place, queue) {
                 Tried::Later => {
-                    self.fresh.insert((place, queue));
+                    self.fresh.push((place, queue));
                     return true;
                 }
                 Tried::Gone => {

@@ -23,20 +23,22 @@ struct Job {
 #[derive(Debug, Default)]
 struct Queue {
     places: BTreeSet<Place>,
-    /// How many jobs of each class have each time limit, by the limit's bits (which are in the limits' order).
-    limits: ById<u32, BTreeMap<u64, usize>>,
+    /// Made when first asked for: a queue in strict order never is.
+    limits: Option<Limits>,
 }
 
-impl Queue {
-    fn insert(&mut self, place: Place, job: &Job) {
-        self.places.insert(place);
-        let limits = self.limits.entry(job.class).or_default();
+/// How many jobs of each class have each time limit, by the limit's bits (which are in the limits' order).
+#[derive(Debug, Default)]
+struct Limits(ById<u32, BTreeMap<u64, usize>>);
+
+impl Limits {
+    fn insert(&mut self, job: &Job) {
+        let limits = self.0.entry(job.class).or_default();
         *limits.entry(job.limit.to_bits()).or_default() += 1;
     }
 
-    fn remove(&mut self, place: Place, job: &Job) {
-        self.places.remove(&place);
-        let Some(limits) = self.limits.get_mut(&job.class) else {
+    fn remove(&mut self, job: &Job) {
+        let Some(limits) = self.0.get_mut(&job.class) else {
             return;
         };
         let bits = job.limit.to_bits();
@@ -47,8 +49,33 @@ impl Queue {
             }
         }
         if limits.is_empty() {
-            self.limits.remove(&job.class);
+            self.0.remove(&job.class);
         }
+    }
+}
+
+impl Queue {
+    fn insert(&mut self, place: Place, job: &Job) {
+        self.places.insert(place);
+        if let Some(limits) = &mut self.limits {
+            limits.insert(job);
+        }
+    }
+
+    fn remove(&mut self, place: Place, job: &Job) {
+        self.places.remove(&place);
+        if let Some(limits) = &mut self.limits {
+            limits.remove(job);
+        }
+    }
+
+    fn limits(&mut self, jobs: &ById<u64, Job>) -> &Limits {
+        self.limits.get_or_insert_with(|| {
+            let mut limits = Limits::default();
+            let known = self.places.iter().filter_map(|place| jobs.get(&place.1));
+            known.for_each(|job| limits.insert(job));
+            limits
+        })
     }
 }
 
@@ -132,8 +159,8 @@ impl Waiting {
 
     /// Returns a class with a job that a pass must try although others of the class were busy: one with a time limit shorter than those had.
     /// `first` is looked at before all others.
-    pub(crate) fn open_class(&self, queue: u32, busy: &ById<u32, f64>, first: u32) -> Option<u32> {
-        let limits = &self.queues.get(&queue)?.limits;
+    pub(crate) fn open_class(&mut self, queue: u32, busy: &ById<u32, f64>, first: u32) -> Option<u32> {
+        let Limits(limits) = self.queues.get_mut(&queue)?.limits(&self.jobs);
         let is_open = |class: u32, limits: &BTreeMap<u64, usize>| {
             let shortest = limits.keys().next().copied().map(f64::from_bits);
             // class 0 is of requests that have none of their own

@@ -36,5 +36,6 @@ pub use inventory::{ResourceError, ranks_of};
 pub use placement::{Placement, UnknownPlacement};
 pub use planner::{PlanError, PlanId, Reservation};
 pub use request::{Request, RequestError};
+pub(crate) use rset::push_quoted;
 pub use state::{Counts, ResourcePool};
 pub use time::Time;

@@ -2,11 +2,13 @@
 //!
 //! Key order, grouping and spelling are those of flux-core's scheduler.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use flux_formats::hostlist::Hostlist;
 use flux_formats::idset::IdSet;
+use serde_json::{Number, Value};
 
 use super::bits::Bits;
 use super::inventory::{Inventory, Node};
@@ -49,7 +51,7 @@ pub(super) fn to_r_and_summary(inventory: &Inventory, parts: &[Part<'_>], times:
 fn write_r(
     inventory: &Inventory,
     parts: &[Part<'_>],
-    groups: &[Group<'_>],
+    groups: &[Group],
     times: Times,
     local_properties: bool,
 ) -> String {
@@ -60,11 +62,10 @@ fn write_r(
         let _ = write!(
             out,
             r#"{comma}{{"rank":"{}","children":{{"core":"{}""#,
-            group.ranks,
-            ids(group.cores)
+            group.ranks, group.cores
         );
-        if group.gpus.count() > 0 {
-            let _ = write!(out, r#","gpu":"{}""#, ids(group.gpus));
+        if !group.gpus.is_empty() {
+            let _ = write!(out, r#","gpu":"{}""#, group.gpus);
         }
         out.push_str("}}");
     }
@@ -77,19 +78,18 @@ fn write_r(
     if times.nslots > 0 {
         let _ = write!(out, r#","nslots":{}"#, times.nslots);
     }
-    let hosts = if parts.is_empty() {
-        String::new()
-    } else {
-        quoted(&nodelist(parts))
-    };
-    let _ = write!(out, r#","nodelist":[{hosts}]"#);
+    out.push_str(r#","nodelist":["#);
+    if !parts.is_empty() {
+        push_quoted(&mut out, &nodelist(parts));
+    }
+    out.push(']');
     properties(&mut out, inventory, parts, local_properties);
     out.push_str("}}");
     out
 }
 
 /// Returns the summary, for example `rank[0-1]/core[0-3],gpu0 rank2/core0`.
-fn write_summary(groups: &[Group<'_>]) -> String {
+fn write_summary(groups: &[Group]) -> String {
     let mut out = String::with_capacity(64);
     for (index, group) in groups.iter().enumerate() {
         let space = if index == 0 { "" } else { " " };
@@ -97,79 +97,73 @@ fn write_summary(groups: &[Group<'_>]) -> String {
             out,
             "{space}rank{}/core{}",
             group.ranks.bracketed(),
-            ids(group.cores).bracketed()
+            group.cores.bracketed()
         );
-        if group.gpus.count() > 0 {
-            let _ = write!(out, ",gpu{}", ids(group.gpus).bracketed());
+        if !group.gpus.is_empty() {
+            let _ = write!(out, ",gpu{}", group.gpus.bracketed());
         }
     }
     out
 }
 
 /// Ranks that have the same cores and GPUs.
-struct Group<'a> {
+struct Group {
     ranks: IdSet,
-    cores: &'a Bits,
-    gpus: &'a Bits,
+    cores: IdSet,
+    gpus: IdSet,
+}
+
+impl Group {
+    fn of(part: &Part<'_>) -> Group {
+        let ids = |bits: &Bits| bits.iter().filter_map(|id| u32::try_from(id).ok()).collect();
+        Group {
+            ranks: IdSet::from(part.node.rank),
+            cores: ids(part.cores),
+            gpus: ids(part.gpus),
+        }
+    }
 }
 
 /// Groups ranks by equal children, ordered by their lowest rank.
-fn group<'a>(parts: &[Part<'a>]) -> Vec<Group<'a>> {
+fn group(parts: &[Part<'_>]) -> Vec<Group> {
     if let [only] = parts {
-        return vec![Group {
-            ranks: IdSet::from(only.node.rank),
-            cores: only.cores,
-            gpus: only.gpus,
-        }];
+        return vec![Group::of(only)];
     }
-    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     let mut index: HashMap<(&[u64], &[u64]), usize> = HashMap::new();
-    let mut last: Option<usize> = None;
+    let mut last = None;
     for part in parts {
         let key = (part.cores.key(), part.gpus.key());
         // neighbours are mostly alike
-        let same = |at: &usize| {
-            groups
-                .get(*at)
-                .is_some_and(|g| (g.cores.key(), g.gpus.key()) == key)
+        let at = match last {
+            Some((same, at)) if same == key => at,
+            _ => *index.entry(key).or_insert(groups.len()),
         };
-        let at = last
-            .filter(same)
-            .unwrap_or_else(|| *index.entry(key).or_insert(groups.len()));
-        if at == groups.len() {
-            groups.push(Group {
-                ranks: IdSet::new(),
-                cores: part.cores,
-                gpus: part.gpus,
-            });
+        match groups.get_mut(at) {
+            Some(group) => group.ranks.extend([part.node.rank]),
+            None => groups.push(Group::of(part)),
         }
-        if let Some(group) = groups.get_mut(at) {
-            group.ranks.extend([part.node.rank]);
-        }
-        last = Some(at);
+        last = Some((key, at));
     }
     groups
 }
 
-fn ids(bits: &Bits) -> IdSet {
-    bits.iter().filter_map(|id| u32::try_from(id).ok()).collect()
-}
-
 /// Returns the hosts of the parts as one hostlist.
-fn nodelist(parts: &[Part<'_>]) -> String {
+fn nodelist<'a>(parts: &[Part<'a>]) -> Cow<'a, str> {
     if let [only] = parts {
-        return only.node.host.to_string();
+        return Cow::Borrowed(&only.node.host);
     }
     let mut list = Hostlist::default();
     let pushed = parts.iter().try_for_each(|part| list.push(&part.node.host));
     match pushed {
-        Ok(()) => list.to_string(),
+        Ok(()) => list.to_string().into(),
         // a host name that no hostlist can hold is written as it is
         Err(_) => parts
             .iter()
             .map(|part| &*part.node.host)
             .collect::<Vec<_>>()
-            .join(","),
+            .join(",")
+            .into(),
     }
 }
 
@@ -194,18 +188,27 @@ fn properties(out: &mut String, inventory: &Inventory, parts: &[Part<'_>], local
             .filter_map(|at| inventory.node(at))
             .map(|node| node.rank)
             .collect();
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(out, r#"{comma}{}:"{ranks}""#, quoted(name));
+        if index > 0 {
+            out.push(',');
+        }
+        push_quoted(out, name);
+        let _ = write!(out, r#":"{ranks}""#);
     }
     out.push('}');
 }
 
 /// Returns a finite number as JSON, with the decimal point that the original writes; anything else as 0.0.
-fn number(value: f64) -> String {
-    serde_json::to_string(&if value.is_finite() { value } else { 0.0 }).unwrap_or_default()
+fn number(value: f64) -> Number {
+    let finite = if value.is_finite() { value } else { 0.0 };
+    Number::from_f64(finite).unwrap_or_else(|| Number::from(0))
 }
 
-/// Returns a JSON string.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// Appends a JSON string; nearly all are made of characters that stand for themselves.
+pub(crate) fn push_quoted(out: &mut String, text: &str) {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.extend(["\"", text, "\""]);
+    } else {
+        let _ = write!(out, "{}", Value::from(text));
+    }
 }

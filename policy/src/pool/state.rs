@@ -210,10 +210,13 @@ impl ResourcePool {
             return true;
         };
         let end = holding.end;
-        let (freed, kept): (Vec<_>, Vec<_>) = holding
-            .parts
-            .into_iter()
-            .partition(|part| ranks.is_none_or(|ranks| ranks.contains(self.rank(part.position))));
+        let (freed, kept): (Vec<_>, Vec<_>) = match ranks {
+            None => (holding.parts, Vec::new()),
+            Some(ranks) => holding
+                .parts
+                .into_iter()
+                .partition(|part| ranks.contains(self.rank(part.position))),
+        };
         if let Some(planner) = &mut self.planner {
             planner.on_release(id, end, &freed);
             if !kept.is_empty() {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::guest::Failure;
 use crate::pool::{
     AllocError, ById, Constraint, Counts, Grant, Placement, PlanError, PlanId, Request, ResourcePool,
+    push_quoted,
 };
 
 use super::annotate::Annotator;
@@ -35,6 +36,8 @@ pub(crate) struct Trusted {
     planning_work: u64,
     queues: Vec<Box<str>>,
     classes: HashMap<Class, u32>,
+    /// The class of the job before: neighbours are mostly alike.
+    last_class: Option<(Class, u32)>,
     pub(super) settings: Settings,
     pub(super) annotator: Annotator,
 }
@@ -43,7 +46,7 @@ pub(crate) struct Trusted {
 const CLASSES_MAX: usize = 65_536;
 
 /// What makes two requests equal, time apart.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Class {
     counts: [u32; 4],
     exclusive: bool,
@@ -195,15 +198,22 @@ impl Trusted {
                 .as_ref()
                 .map(|constraint| constraint.text().into()),
         };
-        let next = u32::try_from(self.classes.len() + 1).unwrap_or(0);
-        if let Some(known) = self.classes.get(&class) {
-            return *known;
+        if let Some((last, number)) = &self.last_class
+            && *last == class
+        {
+            return *number;
         }
-        if self.classes.len() >= CLASSES_MAX {
-            return 0;
-        }
-        self.classes.insert(class, next);
-        next
+        let number = match self.classes.get(&class) {
+            Some(known) => *known,
+            None if self.classes.len() >= CLASSES_MAX => return 0,
+            None => {
+                let next = u32::try_from(self.classes.len() + 1).unwrap_or(0);
+                self.classes.insert(class.clone(), next);
+                next
+            }
+        };
+        self.last_class = Some((class, number));
+        number
     }
 
     fn queue_name(&self, number: u32) -> &str {
@@ -260,8 +270,11 @@ impl Trusted {
 fn annotations(grant: &Grant, passed: Option<u64>, said: &[&'static str]) -> String {
     if passed.is_none() && said.is_empty() {
         // nearly every job
-        let summary = Value::from(grant.summary.as_str());
-        return format!(r#"{{"sched":{{"resource_summary":{summary}}}}}"#);
+        let mut text = String::with_capacity(64);
+        text.push_str(r#"{"sched":{"resource_summary":"#);
+        push_quoted(&mut text, &grant.summary);
+        text.push_str("}}");
+        return text;
     }
     let mut sched: Map<String, Value> = said.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
     sched.insert("resource_summary".to_owned(), Value::from(grant.summary.as_str()));

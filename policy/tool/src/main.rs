@@ -23,6 +23,10 @@ use std::process::ExitCode;
 use clap::Command;
 use flux_policy::World;
 
+/// The broker's: plugins cost here what they cost there (docs/design/0008-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const VALIDATOR: &str = "job-validator";
 const FROBNICATOR: &str = "job-frobnicator";
 

@@ -288,7 +288,7 @@ impl Db {
 
     /// Returns what `read` takes from the columns of a blob's row in `blobs`.
     ///
-    /// A reader has no transaction, and a merge may move entries while it looks: they only ever move from `blob_index` to `index_slices`, so it looks there in
+    /// A reader may be without a transaction, and a merge may move entries while it looks: they only ever move from `blob_index` to `index_slices`, so it looks there in
     /// this order, and all slices are one statement.
     fn find<T>(
         &self,

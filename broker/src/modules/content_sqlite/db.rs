@@ -269,6 +269,11 @@ impl Db {
         self.check(self.connection.execute_batch("BEGIN IMMEDIATE"))
     }
 
+    /// Begins a batch that only reads; [`Db::rollback`] ends it.
+    pub(crate) fn begin_reading(&self) -> Result<(), StoreError> {
+        self.check(self.connection.execute_batch("BEGIN"))
+    }
+
     /// Commits the batch.
     pub(crate) fn commit(&self) -> Result<(), StoreError> {
         self.check(self.connection.execute_batch("COMMIT"))

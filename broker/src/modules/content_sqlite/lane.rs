@@ -95,16 +95,22 @@ fn serve(mut db: Db, jobs: &Receiver<Vec<Job>>, mailbox: &Mailbox<ContentSqlite>
     while let Ok(batch) = jobs.recv() {
         let outcomes = match writer {
             Some(writer) => write(&mut db, batch, writer),
-            None => batch
-                .into_iter()
-                .map(|job| (job.id, (job.run)(&mut db)))
-                .collect(),
+            None => read(&mut db, batch),
         };
         let posted = mailbox.blocking_post(move |service, cx| service.finished(cx, is_writer, outcomes));
         if posted.is_err() {
             return;
         }
     }
+}
+
+/// Runs a batch that looks at one state of the file: locks are taken once, not for each statement.
+fn read(db: &mut Db, batch: Vec<Job>) -> Outcomes {
+    // without it each statement looks at the newest state, which is as good
+    let _each_by_itself = db.begin_reading();
+    let outcomes = batch.into_iter().map(|job| (job.id, (job.run)(db))).collect();
+    db.rollback();
+    outcomes
 }
 
 /// Runs a batch as one transaction: all of it happens or none.
