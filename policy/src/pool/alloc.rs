@@ -1,11 +1,13 @@
 //! Which cores and GPUs does a job get?
 
+use smallvec::SmallVec;
+
 use super::feasible::{Infeasible, Need, size};
 use super::look::Look;
 use super::placement::Placement;
 use super::planner::View;
 use super::request::Request;
-use super::rset::{self, Times};
+use super::rset::{self, Part, Times};
 use super::state::{Held, ResourcePool, end_of};
 
 /// Why a job gets nothing.
@@ -100,7 +102,7 @@ impl ResourcePool {
             nslots: request.nslots,
         };
         let (r, summary) = {
-            let parts: Vec<_> = parts
+            let parts: SmallVec<[Part<'_>; 1]> = parts
                 .iter()
                 .filter_map(|part| self.part(part.position, &part.cores, &part.gpus))
                 .collect();

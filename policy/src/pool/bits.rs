@@ -1,12 +1,15 @@
 //! Which small integers are in a set, when speed matters more than size? (Node positions, core ids, GPU ids.)
 
+use smallvec::{SmallVec, smallvec};
+
 /// Bits in a word.
 const WORD_BITS: usize = 64;
 
 /// A growable set of small integers as one bit each, with its size kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bits {
-    words: Vec<u64>,
+    /// The cores of most nodes stand in the value itself.
+    words: SmallVec<[u64; 2]>,
     count: usize,
 }
 
@@ -14,7 +17,7 @@ impl Bits {
     /// Returns the set `0..size`.
     pub(super) fn first_n(size: usize) -> Bits {
         let mut bits = Bits {
-            words: vec![u64::MAX; size / WORD_BITS],
+            words: smallvec![u64::MAX; size / WORD_BITS],
             count: size,
         };
         if !size.is_multiple_of(WORD_BITS) {

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use flux_formats::hostlist::Hostlist;
 use flux_formats::idset::IdSet;
 use serde_json::{Number, Value};
+use smallvec::{SmallVec, smallvec};
 
 use super::bits::Bits;
 use super::inventory::{Inventory, Node};
@@ -125,11 +126,11 @@ impl Group {
 }
 
 /// Groups ranks by equal children, ordered by their lowest rank.
-fn group(parts: &[Part<'_>]) -> Vec<Group> {
+fn group(parts: &[Part<'_>]) -> SmallVec<[Group; 1]> {
     if let [only] = parts {
-        return vec![Group::of(only)];
+        return smallvec![Group::of(only)];
     }
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: SmallVec<[Group; 1]> = SmallVec::new();
     let mut index: HashMap<(&[u64], &[u64]), usize> = HashMap::new();
     let mut last = None;
     for part in parts {

@@ -79,7 +79,7 @@ impl Annotator {
     }
 
     /// Tells the first jobs of the queue why they wait and where they are.
-    pub(super) fn places(&mut self, pending: &ById<u64, Submit>, answers: &mut Vec<SchedAnswer>) {
+    pub(super) fn places(&mut self, pending: &ById<u64, Box<Submit>>, answers: &mut Vec<SchedAnswer>) {
         let mut order: Vec<_> = pending
             .values()
             .map(|job| (Reverse(job.priority), job.id))

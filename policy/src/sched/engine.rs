@@ -178,7 +178,7 @@ impl SchedEngine {
             SchedCommand::Shrink(ranks) => self.shrink(&ranks),
             SchedCommand::Expiration(time) => trusted.pool.set_expiration(time),
             SchedCommand::Adopt { id, r } => self.adopt(id, &r),
-            SchedCommand::Submit(job) => self.submit(*job),
+            SchedCommand::Submit(job) => self.submit(job),
             SchedCommand::Cancel { id } => {
                 if trusted.forget(id) {
                     trusted.answers.push(SchedAnswer::Cancelled { id });
@@ -267,7 +267,7 @@ impl SchedEngine {
         }
     }
 
-    fn submit(&mut self, job: Submit) {
+    fn submit(&mut self, job: Box<Submit>) {
         let trusted = &mut *self.trusted;
         let id = job.id;
         let problem = if trusted.pending.contains_key(&id) || trusted.pool.holds(id) {

@@ -26,7 +26,7 @@ const QUEUES_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Trusted {
     pub(super) pool: ResourcePool,
-    pub(super) pending: ById<u64, Submit>,
+    pub(super) pending: ById<u64, Box<Submit>>,
     pub(super) answers: Vec<SchedAnswer>,
     pub(super) now: f64,
     /// Jobs that left the pending set in this call.
