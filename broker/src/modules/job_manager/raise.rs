@@ -1,8 +1,10 @@
 //! How are exceptions raised and signals sent, on one job or on many?
 
 use super::JobManager;
+use super::api::SERVICE;
 use super::commit::After;
 use super::event::Exception;
+use super::job::{Exec, Job};
 use super::state::State;
 use crate::service::{Cx, RpcError};
 use flux_formats::errno;
@@ -70,14 +72,30 @@ impl JobManager {
         }
     }
 
+    /// Handles `job-manager.raise`. A shell that complains was started: what is known of that is in the queue already, and heard first.
     pub(super) fn on_raise(&mut self, cx: &mut Cx<'_>, req: &Message) -> Result<(), RpcError> {
+        let raise: RaiseRequest = req.payload_json()?;
+        let starts = |job: &Job| job.exec == Exec::Requested && !job.marks.started;
+        if !self.active.get(&raise.id).is_some_and(starts) {
+            return self.raise_for(cx, req, raise);
+        }
+        let req = req.clone();
+        cx.to::<JobManager>(SERVICE, move |jobs, cx| {
+            if let Err(err) = jobs.raise_for(cx, &req, raise) {
+                cx.fail_with(&req, &err);
+            }
+        });
+        Ok(())
+    }
+
+    fn raise_for(&mut self, cx: &mut Cx<'_>, req: &Message, raise: RaiseRequest) -> Result<(), RpcError> {
         let RaiseRequest {
             id,
             severity,
             kind,
             note,
             wait_status,
-        } = req.payload_json()?;
+        } = raise;
         let severity = check_exception(severity, &kind)?;
         let userid = self.find(id, errno::ENOENT, "unknown job id")?.userid;
         if !cx.authorized(req, userid) {

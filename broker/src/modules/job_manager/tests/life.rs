@@ -2,10 +2,11 @@
 
 use super::super::api::{self, ExecEvent, JobEvent};
 use super::fakes::{Bench, end, finish};
-use crate::service::testing::Probe;
+use crate::service::testing::{Probe, request};
 use flux_formats::errno;
 use flux_formats::idset::IdSet;
 use flux_formats::jobid::JobId;
+use flux_formats::msg::role;
 use flux_formats::rpc::job_ingest::flags;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -119,6 +120,36 @@ fn cancelled_while_pending_running_and_between() {
         (errno::ENOENT, "job is inactive".to_owned())
     );
     assert_eq!(bench.world.borrow().slots, 1);
+}
+
+/// A shell can complain before job-exec has told of its start, when this broker hears of both in one turn.
+#[test]
+fn what_a_shell_says_comes_after_its_start() {
+    let mut bench = Bench::new(1, false);
+    let id = bench.submit();
+    let answer = Rc::new(RefCell::new(None));
+    let kept = answer.clone();
+    bench.with(move |cx| {
+        let exception = json!({"id": id, "severity": 0, "type": "exec", "note": "start failed"});
+        let mut raise = request("job-manager.raise", &exception);
+        raise.rolemask = role::OWNER;
+        cx.rpc(raise, move |_: &mut Probe, _, result| {
+            *kept.borrow_mut() = Some(result.is_ok())
+        });
+        api::exec_event(cx, id, ExecEvent::Start);
+    });
+    assert_eq!(answer.take(), Some(true));
+    bench.with(move |cx| end(cx, id, 32512));
+    let expected = [
+        "alloc",
+        "start",
+        "exception",
+        "finish",
+        "release",
+        "free",
+        "clean",
+    ];
+    assert_eq!(bench.events(id)[4..], expected);
 }
 
 #[test]
